@@ -1,0 +1,23 @@
+# Every target prepares what it needs first: a bare machine needs `make demo` or `make test` only.
+SHELL := /bin/bash
+IN := . workspace/env.sh &&
+
+.PHONY: demo test up lint shell bench clean prepare
+demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
+	@$(IN) python -m muster.demo $(ARGS)
+test: prepare     ## every test
+	@$(IN) python -m pytest $(ARGS)
+up: prepare       ## this machine as one robot, until Ctrl-C
+	@$(IN) exec muster up $(ARGS)
+lint: prepare     ## ruff, mypy and the ament linters
+	@$(IN) ruff check . && mypy && ament_flake8 --config workspace/flake8.ini src/muster launch test benchmarks && ament_pep257 src/muster launch test benchmarks
+shell: prepare    ## a shell with everything sourced
+	@$(IN) exec bash -i
+bench: prepare    ## every benchmark; results in benchmarks/results
+	@$(IN) for area in benchmarks/bench_*.py; do python $$area || exit 1; done
+bench-%: prepare  ## one area, as bench-cluster
+	@$(IN) python benchmarks/bench_$*.py
+prepare:
+	@workspace/prepare.sh
+clean:            ## remove all that was made here
+	rm -rf .venv .stamps build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,0 +1,73 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The main program of every executable: spin nodes until SIGINT or SIGTERM, then end cleanly."""
+from __future__ import annotations
+
+from collections.abc import Callable
+import signal
+import sys
+import threading
+
+from muster.ros import interfaces as interfaces  # first: it explains missing message types
+from muster.ros.node import ManagedNode
+import rclpy
+from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+
+def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) -> None:
+    """
+    Run one node for each factory, each on an executor and thread of its own; exit 0 on a signal.
+
+    rclpy's own signal handlers invalidate the context at once, and then nothing can be published
+    any more. Here the context outlives the signal, so that nodes can make their outputs safe.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # a remapping, parameter or file that rcl could not read
+        sys.exit(f'muster: the ROS arguments were refused: {error}')
+    nodes: list[ManagedNode] = []
+    try:
+        for factory in factories:
+            nodes.append(factory())
+        spin(nodes, stop)
+    except (InvalidNamespaceException, InvalidNodeNameException) as error:
+        sys.exit(f'muster: {" ".join(str(error).split())}. Use letters, digits and underscores, '
+                 'beginning with a letter')
+    finally:
+        for node in reversed(nodes):
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def spin(nodes: list[ManagedNode], stop: threading.Event) -> None:
+    """Spin each node in a thread until `stop` is set or a spinning thread dies."""
+    executors = [SingleThreadedExecutor() for _ in nodes]
+    failures: list[BaseException] = []
+
+    def own(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
+        try:
+            executor.add_node(node)
+            executor.create_task(node.start)
+            executor.spin()
+        except BaseException as error:  # the main thread raises it again
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=own, args=pair, name=pair[1].get_name())
+               for pair in zip(executors, nodes)]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for executor in executors:
+        executor.shutdown(timeout_sec=0)
+    for thread in threads:
+        thread.join()
+    for node in reversed(nodes):
+        node.stop()
+    if failures:
+        raise failures[0]

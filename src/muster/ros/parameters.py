@@ -1,0 +1,141 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Described and validated ROS parameters, declared from a table."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+import difflib
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+#: Parameters that rclpy itself declares or reads; they are never 'unknown'.
+BUILT_IN = ('use_sim_time', 'start_type_description_service')
+BUILT_IN_PREFIXES = ('qos_overrides.',)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """
+    One parameter: its default fixes its type.
+
+    `minimum` and `maximum` bound numbers (inclusive); `choices` lists allowed values; `check`
+    returns what is wrong with a value, or an empty string. Read-only parameters are fixed when the
+    node starts; the others may be set live. ROS has no typed empty list, so the empty list of
+    strings is written `['']`, here and in YAML; `Parameters` hands out `[]` for it.
+    """
+
+    name: str
+    default: Any
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    check: Callable[[Any], str] | None = None
+    read_only: bool = False
+
+    @property
+    def type(self) -> Parameter.Type:
+        """Return the ROS type that the default stands for."""
+        return Parameter.Type.from_parameter_value(self.default)
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return the descriptor that `ros2 param describe` shows."""
+        described = ParameterDescriptor(
+            name=self.name, description=self.description, read_only=self.read_only,
+            additional_constraints='one of: ' + ', '.join(self.choices) if self.choices else '')
+        if self.minimum is not None and self.maximum is not None:
+            if self.type == Parameter.Type.DOUBLE:
+                described.floating_point_range = [FloatingPointRange(
+                    from_value=float(self.minimum), to_value=float(self.maximum))]
+            elif self.type == Parameter.Type.INTEGER:
+                described.integer_range = [IntegerRange(
+                    from_value=int(self.minimum), to_value=int(self.maximum), step=1)]
+        return described
+
+    def problem(self, value: Any) -> str:
+        """Return what is wrong with a value, naming parameter and remedy, or an empty string."""
+        if Parameter.Type.from_parameter_value(value) != self.type:
+            return f"parameter '{self.name}' must be of type {self.type.name.lower()}, not {value!r}"
+        if self.choices and value not in self.choices:
+            return f"parameter '{self.name}' must be one of {', '.join(self.choices)}, not '{value}'"
+        for bound, broken in ((self.minimum, lambda b: value < b), (self.maximum, lambda b: value > b)):
+            if bound is not None and (value != value or broken(bound)):
+                return f"parameter '{self.name}' must be within {self.minimum}..{self.maximum}, not {value}"
+        reason = self.check(value) if self.check else ''
+        return f"parameter '{self.name}': {reason}" if reason else ''
+
+
+class Parameters:
+    """
+    The declared parameters of a node that was made to take every override it is given.
+
+    The node must be constructed with `allow_undeclared_parameters=True` and
+    `automatically_declare_parameters_from_overrides=True`: only so are keys visible that nobody
+    declares, and a mistyped key of a configuration file can be refused by name. `problems` holds
+    what is wrong with the overrides; a node with problems must not be configured.
+    """
+
+    def __init__(self, node: Node, specs: Sequence[ParameterSpec],
+                 on_change: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Declare `specs` on `node`; `on_change(changed)` runs after values were set live."""
+        self._node = node
+        self._specs = {spec.name: spec for spec in specs}
+        self._on_change = on_change
+        self.problems: dict[str, str] = {}
+        given = {name: p.value for name, p in node.get_parameters_by_prefix('').items()}
+        for name in given:
+            if name not in self._specs and name not in BUILT_IN and not name.startswith(BUILT_IN_PREFIXES):
+                self.problems[name] = self._unknown(name)
+        for spec in specs:
+            self._declare(spec, given)
+        node.add_on_set_parameters_callback(self._validate)
+        node.add_post_set_parameters_callback(self._apply)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the present value."""
+        return _without_empty(self._node.get_parameter(name).value)
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self._specs, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; 'ros2 param list' shows the known ones"
+        return f"unknown parameter '{name}'{hint}"
+
+    def _declare(self, spec: ParameterSpec, given: dict[str, Any]) -> None:
+        value = spec.default
+        if spec.name in given:
+            self._node.undeclare_parameter(spec.name)
+            value = given[spec.name]
+            if spec.type == Parameter.Type.DOUBLE and type(value) is int:
+                value = float(value)  # YAML writes 1.0 as 1
+            reason = spec.problem(value)
+            if reason:
+                self.problems[spec.name] = reason
+                value = spec.default
+        self._node.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True)
+
+    def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            spec = self._specs.get(parameter.name)
+            if spec is None:
+                if parameter.name in BUILT_IN or parameter.name.startswith(BUILT_IN_PREFIXES):
+                    continue
+                return SetParametersResult(successful=False, reason=self._unknown(parameter.name))
+            reason = spec.problem(parameter.value)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _apply(self, parameters: list[Parameter]) -> None:
+        for parameter in parameters:
+            self.problems.pop(parameter.name, None)
+        if self._on_change:
+            self._on_change({p.name: _without_empty(p.value)
+                             for p in parameters if p.name in self._specs})
+
+
+def _without_empty(value: Any) -> Any:
+    return [] if value == [''] else value

@@ -1,0 +1,195 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Real processes in an isolated ROS domain, and a probe that talks to them."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+#: Domain ids whose ports lie below Linux' ephemeral range (ROS 2 documentation, "The ROS_DOMAIN_ID").
+DOMAINS = range(1, 100)
+
+
+@contextmanager
+def reserved_domain() -> Iterator[int]:
+    """Reserve a ROS domain id for this user of the machine by binding a port of its number."""
+    for domain in DOMAINS:
+        guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            guard.bind(f'\0muster-test-domain-{domain}')  # abstract: vanishes with the process
+        except OSError:
+            guard.close()
+            continue
+        try:
+            yield domain
+        finally:
+            guard.close()
+        return
+    raise RuntimeError('no free ROS domain id: are other test runs going on?')
+
+
+def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
+    """Return the first true value of `condition`; fail with `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f'not within {timeout} s: {what}'
+        pause.wait(0.01)
+
+
+class Process:
+    """One executable in a session of its own, its output kept in a file."""
+
+    def __init__(self, command: list[str], output: Path, environment: dict[str, str]) -> None:
+        """Start `command`."""
+        self.output = output
+        with output.open('ab') as sink:
+            self._process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment,
+                                             stdin=subprocess.DEVNULL, start_new_session=True)
+        self.pid = self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Return whether it still runs."""
+        return self._process.poll() is None
+
+    @property
+    def text(self) -> str:
+        """Return all that it printed so far."""
+        return self.output.read_text(errors='replace')
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself."""
+        if self.alive:
+            self._process.send_signal(number)
+
+    def wait(self, timeout: float = 20.0) -> int:
+        """Return the exit code."""
+        return self._process.wait(timeout)
+
+    def end(self) -> None:
+        """Kill the whole session, if anything of it is left."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        finally:
+            self._process.wait(10)
+
+
+class Fleet:
+    """The processes and the probe of one test, in one ROS domain."""
+
+    def __init__(self, folder: Path, domain: int) -> None:
+        """Prepare the environment; nothing is started yet."""
+        self.folder = folder
+        self.environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain),
+                            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'PYTHONUNBUFFERED': '1',
+                            'ROS_LOG_DIR': str(folder / 'log'), 'OPENBLAS_NUM_THREADS': '1'}
+        self.processes: dict[str, Process] = {}
+        self._domain = domain
+        self._probe: Probe | None = None
+
+    @property
+    def probe(self) -> Probe:
+        """Return the node that calls services and listens for the test."""
+        if self._probe is None:
+            self._probe = Probe(self._domain)
+        return self._probe
+
+    def start(self, name: str, module: str, *arguments: str) -> Process:
+        """Start `python -m module arguments...` as process `name`."""
+        process = Process([sys.executable, '-m', module, *arguments],
+                          self.folder / f'{name}.txt', self.environment)
+        self.processes[name] = process
+        return process
+
+    def start_node(self, module: str, namespace: str, parameters: dict[str, Any] | None = None,
+                   name: str = '') -> Process:
+        """Start the node of `module` (as `muster.cluster.node`) for the robot `namespace`."""
+        arguments = ['--ros-args', '-r', f'__ns:=/{namespace}']
+        for key, value in (parameters or {}).items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            arguments += ['-p', f'{key}:={text}']
+        return self.start(name or f'{namespace}.{module.split(".")[-2]}', module, *arguments)
+
+    def close(self) -> None:
+        """Kill what still runs and clean up behind it."""
+        for process in self.processes.values():
+            process.end()
+        if self._probe is not None:
+            self._probe.close()
+
+
+class Probe:
+    """A node of the test's own context, spinning in a thread."""
+
+    def __init__(self, domain: int) -> None:
+        """Join the domain."""
+        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node('probe', context=self.context, enable_rosout=False,
+                         start_parameter_services=False)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+        self._service_clients: dict[str, Any] = {}
+
+    def client(self, kind: type, name: str, timeout: float = 20.0) -> Any:
+        """Return a client whose service is there."""
+        if name not in self._service_clients:
+            self._service_clients[name] = self.node.create_client(kind, name)
+            self._executor.wake()
+        client = self._service_clients[name]
+        wait_until(client.service_is_ready, timeout, f'service {name}')
+        return client
+
+    def call(self, kind: type, name: str, timeout: float = 20.0, **fields: Any) -> Any:
+        """Call a service and return its response."""
+        client = self.client(kind, name, timeout)
+        return self.result(client.call_async(kind.Request(**fields)), timeout, f'answer of {name}')
+
+    def result(self, future: Any, timeout: float, what: str) -> Any:
+        """Return the result of a future that another thread completes."""
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        assert done.wait(timeout), f'not within {timeout} s: {what}'
+        return future.result()
+
+    def listen(self, kind: type, topic: str, qos: Any) -> list[Any]:
+        """Return a list that grows with every message of a topic."""
+        received: list[Any] = []
+        self.node.create_subscription(kind, topic, received.append, qos)
+        self._executor.wake()
+        return received
+
+    def publisher(self, kind: type, topic: str, qos: Any, timeout: float = 20.0) -> Any:
+        """Return a publisher that somebody listens to."""
+        publisher = self.node.create_publisher(kind, topic, qos)
+        wait_until(lambda: publisher.get_subscription_count() > 0, timeout, f'subscriber of {topic}')
+        return publisher
+
+    def close(self) -> None:
+        """Leave the domain."""
+        self._executor.shutdown(timeout_sec=5)
+        self._thread.join(5)
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
