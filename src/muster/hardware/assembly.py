@@ -1,0 +1,190 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""From the kernel's many records to devices: which records count, and which belong together."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+import re
+
+from muster.hardware.devices import Device, Status, UNKNOWN
+from muster.hardware.identification import Claim, Record, Rules
+
+#: The subsystems that are read, each with the sysfs attributes that identification needs.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    'usb': ('idVendor', 'idProduct', 'serial', 'manufacturer', 'product', 'version',
+            'bDeviceClass', 'bDeviceSubClass', 'bDeviceProtocol',
+            'bInterfaceClass', 'bInterfaceSubClass', 'bInterfaceProtocol'),
+    'pci': ('vendor', 'device', 'class'),
+    'tty': ('type',),
+    'net': ('type',),
+    'block': ('size', 'removable', 'serial'),
+    'nvme': ('serial', 'model'),
+    'scsi': ('vendor', 'model', 'type'),
+    'mmc': ('name', 'serial', 'type'),
+    'input': ('name',), 'i2c': ('name',), 'iio': ('name',), 'video4linux': ('name',), 'gpio': ('label',),
+    'sound': (), 'hidraw': (), 'hid': (), 'virtio': (), 'media': (), 'drm': (), 'bluetooth': (),
+    'i2c-dev': (), 'spi': (), 'spidev': (), 'power_supply': (),
+}
+
+#: Physical devices: everything below the nearest one is part of it.
+ANCHORS = ('usb', 'pci', 'scsi', 'mmc', 'i2c', 'spi', 'hid')
+#: What is a device by itself where nothing physical is above it.
+INTERFACES = ('tty', 'block', 'net', 'input', 'video4linux', 'media', 'sound', 'hidraw', 'drm', 'iio',
+              'bluetooth', 'i2c-dev', 'spidev', 'gpio', 'power_supply')
+#: Their nodes share the device that their class directory lies in.
+SHARED = re.compile(r'(.+)/(?:video4linux|media|input|drm)/|(.+/sound/card\d+)(?:/|$)')
+BUS_NAMES = {'video4linux': 'video', 'media': 'video', 'hidraw': 'hid', 'i2c-dev': 'i2c', 'spidev': 'spi'}
+
+#: Texts that makers leave in place of a serial number.
+NO_SERIAL = re.compile(r'0*|x+|f+|none|n/?a|unknown|default string|to be filled by o\.?e\.?m\.?'
+                       r'|0?123456789(abcdef|0)?', re.IGNORECASE)
+I2C_CLIENT = re.compile(r'\d+-[0-9a-f]{4}')
+SPI_DEVICE = re.compile(r'spi\d+\.\d+')
+
+
+def relevant(record: Record) -> bool:
+    """Return whether a record is (part of) hardware, or an interface that a user would look for."""
+    virtual = record.path.startswith('/devices/virtual/')
+    match record.subsystem:
+        case 'tty':      # no consoles; of the PC's 32 ttyS only those with a UART (type 0 = PORT_UNKNOWN)
+            return not virtual and record.attributes.get('type') != '0'
+        case 'block':    # no partitions, no loop, ram, zram or device-mapper disks
+            return not virtual and record.device_type == 'disk'
+        case 'net':      # every machine has the loopback
+            return record.name != 'lo'
+        case 'input' | 'sound':
+            return not virtual
+        case 'usb':
+            return record.device_type in ('usb_device', 'usb_interface')
+        case 'scsi':
+            return record.device_type == 'scsi_device'
+        case 'drm':      # neither the connectors nor the render twin of a card
+            return re.fullmatch(r'card\d+', record.name) is not None
+        case 'gpio':
+            return record.name.startswith('gpiochip')
+        case 'i2c':      # chips, not adapters
+            return I2C_CLIENT.fullmatch(record.name) is not None
+        case 'spi':
+            return SPI_DEVICE.fullmatch(record.name) is not None
+    return record.subsystem in ATTRIBUTES
+
+
+def owner(path: str, records: Mapping[str, Record]) -> str | None:
+    """Return the key of the device that the record at `path` is part of, or None."""
+    anchors = [records[above] for above in _upwards(path) if above in records
+               and records[above].subsystem in ANCHORS and records[above].device_type != 'usb_interface']
+    for position, anchor in enumerate(anchors):
+        further = {other.subsystem for other in anchors[position + 1:]}
+        # The HID layer is part of what carries it; a card reader's slots are part of the reader.
+        part = (anchor.subsystem == 'hid' and further) or (anchor.subsystem == 'scsi' and 'usb' in further)
+        if not part:
+            return anchor.path
+    record = records.get(path)
+    if record is None or record.subsystem not in INTERFACES:
+        return None
+    shared = SHARED.match(path)
+    return (shared[1] or shared[2]) if shared else path
+
+
+def groups(records: Mapping[str, Record]) -> dict[str, list[Record]]:
+    """Return the records of each device, by the device's key, in the order of their paths."""
+    result: dict[str, list[Record]] = {}
+    for path in sorted(records):
+        key = owner(path, records)
+        if key is not None:
+            result.setdefault(key, []).append(records[path])
+    return result
+
+
+def assemble(key: str, members: Sequence[Record], records: Mapping[str, Record], rules: Rules) -> Device:
+    """Make one device of its records; `records` are all, to tell where it is plugged in."""
+    main = members[0]
+    claim = rules.identify(members)
+    bus = BUS_NAMES.get(main.subsystem, main.subsystem)
+    serial = _serial(members)
+    product = f'{main.vendor_id}:{main.product_id}' if main.vendor_id else ''
+    parts = (bus, product if bus == 'usb' else '', _position(key, main, records))
+    position = '-'.join(part for part in parts if part)
+    identity = '-'.join((bus, product, serial)) if product and serial else position
+    return Device(
+        id=clean(identity), fallback_id=clean(position), name=clean(_name(key, members, claim), 128), bus=bus,
+        type=claim.type, confidence=claim.confidence, status=_status(members, claim),
+        path=clean(f'/sys{key}', 1024), nodes=_nodes(members),
+        vendor_id=main.vendor_id, product_id=main.product_id, serial=serial,
+        capabilities=claim.capabilities, properties=_properties(members, claim))
+
+
+def clean(text: str, limit: int = 200) -> str:
+    """Return text that is safe everywhere: printable, without line breaks, bounded."""
+    return ' '.join(''.join(c if c.isprintable() and c != '�' else ' ' for c in text).split())[:limit]
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path.count('/') > 1:
+        yield path
+        path = path.rpartition('/')[0]
+
+
+def _position(key: str, main: Record, records: Mapping[str, Record]) -> str:
+    """
+    Return where a device is plugged in, in words that survive a reboot.
+
+    The numbers of USB buses depend on the order of probing: named are the controller, the USB
+    version of its root hub (a controller has one of each) and the chain of ports.
+    """
+    if main.subsystem != 'usb':
+        return key.rpartition('/')[2]
+    root = next((records[p] for p in _upwards(main.path)
+                 if p in records and re.fullmatch(r'usb\d+', records[p].name)), None)
+    ports = main.name.partition('-')[2] or 'root'
+    if root is None:
+        return main.name
+    controller = root.path.rpartition('/')[0].rpartition('/')[2]
+    return f"{controller}-v{root.attributes.get('version', '').strip()[:1]}-{ports}"
+
+
+def _serial(members: Sequence[Record]) -> str:
+    for record in members:
+        serial = clean(record.properties.get('ID_SERIAL_SHORT') or record.attributes.get('serial', ''), 64)
+        if not NO_SERIAL.fullmatch(serial):
+            return serial
+    return ''
+
+
+def _name(key: str, members: Sequence[Record], claim: Claim) -> str:
+    main = members[0]
+    told = [main.attributes.get(k) or main.properties.get(p, '') for k, p in
+            (('manufacturer', 'ID_VENDOR_FROM_DATABASE'), ('product', 'ID_MODEL_FROM_DATABASE'))]
+    name = claim.name or ' '.join(clean(part, 60) for part in told if part)
+    told = [r.attributes[k] for r in members for k in ('model', 'name') if r.attributes.get(k)]
+    name = name or (told[0] if told else claim.type.replace('_', ' '))
+    interfaces = [r.name for r in members if r.subsystem in ('net', 'tty', 'block')]
+    if not interfaces and main.subsystem != 'usb':
+        interfaces = [key.rpartition('/')[2]]
+    return f"{name} ({', '.join(interfaces)})" if interfaces else name
+
+
+def _status(members: Sequence[Record], claim: Claim) -> Status:
+    # Every USB device has the driver `usb`: what drives it are the drivers of its interfaces.
+    if any((r.driver and r.device_type != 'usb_device') or r.subsystem in INTERFACES for r in members):
+        return Status.CONNECTED
+    return Status.DISCOVERED if claim.type == UNKNOWN else Status.IDENTIFIED
+
+
+def _nodes(members: Sequence[Record]) -> tuple[str, ...]:
+    raw = {r.node for r in members if r.subsystem == 'usb' and r.node}  # for libusb; least wanted
+    ordered = [*sorted({r.node for r in members if r.node} - raw), *sorted(raw)]
+    return tuple(clean(node) for node in ordered[:64])
+
+
+def _properties(members: Sequence[Record], claim: Claim) -> tuple[tuple[str, str], ...]:
+    facts: dict[str, str] = {'identified_by': claim.source}
+    facts['driver'] = ', '.join(sorted({r.driver for r in members if r.driver and r.driver != 'usb'}))
+    facts['class'] = members[0].class_code
+    for record in members:
+        if record.subsystem == 'net':
+            facts['interface'] = record.name
+        size = record.attributes.get('size', '')
+        if record.subsystem == 'block' and size.isdecimal():
+            facts['size_bytes'] = str(int(size[:18]) * 512)  # sysfs counts sectors of 512 bytes, always
+    return tuple((k, clean(v)) for k, v in sorted(facts.items()) if v)

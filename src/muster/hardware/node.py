@@ -1,0 +1,346 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The node `hardware`: which devices this robot has, now and at every change."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+import glob
+from pathlib import Path
+import queue
+import threading
+import time
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
+from diagnostic_msgs.msg import DiagnosticStatus
+from muster.hardware import messages
+from muster.hardware.devices import DeviceEvent, Report, Status
+from muster.hardware.identification import RuleError, Rules
+from muster.hardware.registry import Registry
+from muster.hardware.sources import virtual
+from muster.hardware.sources.serial import SerialLinks
+from muster.hardware.sources.udev import UdevSource
+from muster.hardware.sources.worker import Source, Worker
+from muster.ros import qos
+from muster.ros.interfaces import ErrorCode
+from muster.ros.main import run
+from muster.ros.node import ConfigurationError, diagnostic, ManagedNode
+from muster.ros.parameters import ParameterSpec
+from muster_interfaces.msg import DeviceArray, DeviceEvent as DeviceEventMessage
+from muster_interfaces.srv import GetDevice, ListDevices
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+#: Reports that wait for the executor; when it is behind, the sources wait, not the memory.
+QUEUE_DEPTH = 64
+#: The list of all devices is published this often (seconds) at most; events are not held back.
+LIST_INTERVAL = 0.1
+#: A requested scan that is not done by then (seconds) is answered with what is missing.
+SCAN_TIMEOUT = 10.0
+MAX_WAITING_SCANS = 64
+
+
+def _absolute_patterns(values: list[str]) -> str:
+    if len(values) > 16:
+        return 'at most 16 patterns'
+    return next((f"'{value}' must be an absolute path" for value in values
+                 if value and not value.startswith('/')), '')
+
+
+PARAMETERS = (
+    ParameterSpec('scan_interval', 5.0, 'Seconds between two scans of everything: the safety net behind '
+                  "the kernel's events.", minimum=0.1, maximum=3600.0),
+    ParameterSpec('disconnect_grace', 0.5, 'Seconds that a device may be missing before it counts as '
+                  'disconnected: a loose plug evicts nobody.', minimum=0.0, maximum=60.0),
+    ParameterSpec('forget_after', 3600.0, 'Seconds that a disconnected device stays listed.',
+                  minimum=0.0, maximum=86400.0 * 30),
+    ParameterSpec('serial_links', [''], 'Shell patterns of paths that lead to pseudo-terminals, listed as '
+                  "simulated serial devices, as ['/tmp/muster/tty*'].", check=_absolute_patterns,
+                  read_only=True),
+    ParameterSpec('device_files', [''], 'Shell patterns of further identification files (YAML); on equal '
+                  'confidence they win over those that come with Muster.', check=_absolute_patterns,
+                  read_only=True),
+)
+
+
+@dataclass(eq=False)
+class _Scan:
+    """A requested scan: `waiting` holds the number that each source still has to reach."""
+
+    future: Future
+    waiting: dict[str, int]
+    deadline: float
+
+
+class HardwareNode(ManagedNode):
+    """Registers what the sources report, publishes every change, answers questions."""
+
+    def __init__(self, **arguments: Any) -> None:
+        """Declare the parameters; the sources are opened when the node is activated."""
+        super().__init__('hardware', PARAMETERS, **arguments)
+        self._entities: list[tuple[Any, Any]] = []   # destructor, entity
+        self._workers: list[Worker] = []
+        self._reports: queue.Queue[Report] = queue.Queue(QUEUE_DEPTH)
+        self._scans: list[_Scan] = []
+        self._registry = Registry()
+        self._stopping = threading.Event()
+        self._world = virtual.nobody()
+        self._problems: dict[str, str] = {}
+        self._heard: dict[str, float] = {}
+        self._published = -1                         # revision of the last list
+        self._published_at = 0.0
+
+    # Lifecycle --------------------------------------------------------------------------------
+    def configure(self) -> None:
+        """Read the identification files and make all entities."""
+        self._rules = self._load_rules()
+        self._registry = Registry(self.parameters['disconnect_grace'], self.parameters['forget_after'])
+        self._published = -1
+        self._list = self._keep(self.create_lifecycle_publisher(DeviceArray, 'hardware/devices', qos.STATUS),
+                                self.destroy_lifecycle_publisher)
+        self._events = self._keep(
+            self.create_lifecycle_publisher(DeviceEventMessage, 'hardware/events', qos.EVENTS),
+            self.destroy_lifecycle_publisher)
+        self._guard = self._keep(self.create_guard_condition(self._work), self.destroy_guard_condition)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self._keep(self.create_timer(1.0, self._work, clock=steady), self.destroy_timer)
+        self._timer.cancel()
+        self._keep(self.create_subscription(
+            DeviceArray, virtual.SOURCE, self._take_virtual, qos.STATUS,
+            event_callbacks=SubscriptionEventCallbacks(matched=self._count_worlds)),
+            self.destroy_subscription)
+        for kind, name, callback, group in (
+                (ListDevices, 'list_devices', self._list_devices, None),
+                (GetDevice, 'get_device', self._get_device, None),
+                # It waits for the sources, and others must be served meanwhile.
+                (Trigger, 'scan', self._scan, ReentrantCallbackGroup())):
+            self._keep(self.create_service(kind, f'~/{name}', callback, qos_profile=qos.SERVICES,
+                                           callback_group=group), self.destroy_service)
+
+    def activate(self) -> None:
+        """Start the sources, each with a worker of its own."""
+        sources: list[Source] = [UdevSource(self._rules)]
+        if self.parameters['serial_links']:
+            sources.append(SerialLinks(self.parameters['serial_links']))
+        self._stopping = threading.Event()
+        self._problems, self._heard = {}, {source.name: time.monotonic() for source in sources}
+        self._take(self._world)
+        for source in sources:
+            worker = Worker(source, self.parameters['scan_interval'], self._deliver)
+            self._workers.append(worker)
+            worker.start()
+
+    def deactivate(self) -> None:
+        """Stop the sources; what they found stays known."""
+        self._stopping.set()
+        for worker in self._workers:
+            if not worker.stop():
+                self.get_logger().warning(f'the source {worker.source.name} hangs and was abandoned')
+        self._workers.clear()
+        self._timer.cancel()
+        for scan in self._scans:
+            scan.future.set_result('the node was deactivated')
+        self._scans.clear()
+        self._reports = queue.Queue(QUEUE_DEPTH)
+
+    def release(self) -> None:
+        """Destroy all entities."""
+        while self._entities:
+            destroy, entity = self._entities.pop()
+            destroy(entity)
+
+    def parameters_changed(self, changed: dict[str, Any]) -> None:
+        """Apply intervals that were set live."""
+        self._registry.grace = self.parameters['disconnect_grace']
+        self._registry.forget_after = self.parameters['forget_after']
+        for worker in self._workers:
+            worker.interval = self.parameters['scan_interval']
+
+    def _keep(self, entity: Any, destroy: Any) -> Any:
+        self._entities.append((destroy, entity))
+        return entity
+
+    def _load_rules(self) -> Rules:
+        try:
+            share = Path(get_package_share_directory('muster'))
+        except PackageNotFoundError as error:
+            raise ConfigurationError("the package 'muster' is not built or not sourced: run 'make shell' or "
+                                     "'source install/setup.bash'") from error
+        files = sorted((share / 'config' / 'devices').glob('*.yaml'))
+        for pattern in self.parameters['device_files']:
+            found = sorted(glob.glob(pattern))
+            if not found:
+                raise ConfigurationError(f"parameter 'device_files': no file matches '{pattern}'")
+            files += [Path(file) for file in found]
+        try:
+            return Rules.load(files)
+        except RuleError as error:
+            raise ConfigurationError(str(error)) from error
+
+    # Reports ----------------------------------------------------------------------------------
+    def _deliver(self, report: Report) -> None:
+        """Hand a report to the executor; runs in a worker's thread."""
+        reports, stopping = self._reports, self._stopping
+        while not stopping.is_set():
+            try:
+                reports.put(report, timeout=0.1)
+            except queue.Full:
+                continue
+            self._guard.trigger()
+            return
+
+    def _work(self) -> None:
+        """Take what the workers reported and do what is due; runs in the executor alone."""
+        if not self.is_active:
+            return
+        for _ in range(self._reports.qsize()):
+            self._take(self._reports.get_nowait())
+        self._advance()
+
+    def _take(self, report: Report) -> None:
+        now = time.monotonic()
+        if self._problems.get(report.source, '') != report.problem:
+            self._problems[report.source] = report.problem
+            if report.problem:
+                self.get_logger().warning(f'{report.source}: {report.problem}')
+        self._heard[report.source] = now
+        self._publish_events(self._registry.apply(report, now, self._stamp()))
+        for scan in self._scans:
+            if report.scan >= scan.waiting.get(report.source, report.scan + 1):
+                del scan.waiting[report.source]
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        self._publish_events(self._registry.advance(now, self._stamp()))
+        for scan in [s for s in self._scans if not s.waiting or s.deadline <= now]:
+            self._scans.remove(scan)
+            scan.future.set_result(f"no answer from {', '.join(scan.waiting)}" if scan.waiting else '')
+        deadlines = [self._registry.next_deadline(), *(scan.deadline for scan in self._scans)]
+        if self._published != self._registry.sequence:
+            if now - self._published_at >= LIST_INTERVAL:
+                self._publish_list(now)
+            else:
+                deadlines.append(self._published_at + LIST_INTERVAL)
+        self._wake_at(min((d for d in deadlines if d is not None), default=None), now)
+
+    def _wake_at(self, deadline: float | None, now: float) -> None:
+        self._timer.cancel()
+        if deadline is not None:
+            self._timer.timer_period_ns = int(max(0.001, deadline - now) * 1e9)
+            self._timer.reset()
+
+    def _publish_events(self, events: list[DeviceEvent]) -> None:
+        for event in events:
+            self._events.publish(messages.event_message(event))
+
+    def _publish_list(self, now: float) -> None:
+        self._published, self._published_at = self._registry.sequence, now
+        self._list.publish(DeviceArray(
+            stamp=messages.time_message(self._stamp()), robot=self.get_namespace().strip('/'),
+            revision=self._registry.sequence,
+            devices=[messages.device_message(device) for device in self._registry.find()]))
+
+    def _stamp(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    # Virtual devices --------------------------------------------------------------------------
+    def _take_virtual(self, message: DeviceArray) -> None:
+        try:
+            if len(message.devices) > virtual.MAX_DEVICES:
+                raise virtual.SnapshotError(f'more than {virtual.MAX_DEVICES} devices')
+            report = virtual.snapshot(messages.device(device) for device in message.devices)
+        except ValueError as error:
+            problem = f'a snapshot was refused: {error}'
+            if self._problems.get(virtual.SOURCE) != problem:
+                self.get_logger().warning(f'{virtual.SOURCE}: {problem}')
+            self._problems[virtual.SOURCE] = problem
+            return
+        self._enter(report)
+
+    def _count_worlds(self, info: Any) -> None:
+        if info.current_count == 0:
+            self._enter(virtual.nobody())
+
+    def _enter(self, report: Report) -> None:
+        self._world = report  # kept for the next activation: the world publishes changes only
+        if self.is_active:
+            self._take(report)
+            self._advance()
+
+    # Services ---------------------------------------------------------------------------------
+    def _list_devices(self, request: Any, response: Any) -> Any:
+        if not self.is_active:
+            return messages.inactive(response, self.get_fully_qualified_name())
+        if request.status and request.status not in set(Status):
+            response.error_code = ErrorCode.INVALID
+            response.message = f'status must be 0 (any) or one of 1..{max(Status)}, not {request.status}'
+            return response
+        found = self._registry.find(request.type, request.bus, request.capability,
+                                    Status(request.status) if request.status else None)
+        response.devices = [messages.device_message(device) for device in found]
+        response.success, response.message = True, f'{len(found)} of {len(self._registry)} devices'
+        return response
+
+    def _get_device(self, request: Any, response: Any) -> Any:
+        if not self.is_active:
+            return messages.inactive(response, self.get_fully_qualified_name())
+        device = self._registry.get(request.id)
+        if device is None:
+            response.error_code = ErrorCode.NOT_FOUND
+            response.message = f"no device '{request.id[:200]}'; list_devices shows all ids"
+            return response
+        response.success, response.device = True, messages.device_message(device)
+        return response
+
+    async def _scan(self, request: Any, response: Any) -> Any:
+        if not self.is_active:
+            response.message = messages.inactive_text(self.get_fully_qualified_name())
+            return response
+        if len(self._scans) >= MAX_WAITING_SCANS:
+            response.message = f'{MAX_WAITING_SCANS} scans are waited for already; repeat later'
+            return response
+        scan = _Scan(Future(executor=self.executor), {}, time.monotonic() + SCAN_TIMEOUT)
+        for worker in self._workers:
+            scan.waiting[worker.source.name] = worker.request_scan()
+        self._scans.append(scan)
+        self._advance()
+        response.message = await scan.future
+        response.success = not response.message
+        if response.success:
+            response.message = f'{len(self._registry)} devices'
+        return response
+
+    # Diagnostics ------------------------------------------------------------------------------
+    def concerns(self) -> list[DiagnosticStatus]:
+        """Return how the sources are, and how many devices there are."""
+        own = self.get_fully_qualified_name()
+        patience = 2.0 * self.parameters['scan_interval'] + 5.0
+        statuses = []
+        for source in sorted({*self._heard, *self._problems}):
+            silent = time.monotonic() - self._heard.get(source, time.monotonic())
+            problem = self._problems.get(source, '')
+            if source in {worker.source.name for worker in self._workers} and silent > patience:
+                problem = f'no answer for {silent:.0f} s: a device or bus hangs'
+            statuses.append(diagnostic(
+                DiagnosticStatus.WARN if problem else DiagnosticStatus.OK, f'{own}: source {source}',
+                problem or 'ok', self.robot, seconds_since_report=f'{silent:.1f}'))
+        counts = {status.name.lower(): len(self._registry.find(status=status)) for status in Status}
+        level = DiagnosticStatus.WARN if self._registry.refused or counts['error'] else DiagnosticStatus.OK
+        message = f"{counts['connected']} connected"
+        if self._registry.refused:
+            message += f', {self._registry.refused} refused: more devices than the registry takes'
+        return [*statuses, diagnostic(level, f'{own}: devices', message, self.robot, **counts,
+                                      events=self._registry.sequence)]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    run(HardwareNode, args=args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,170 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The devices of one robot: their identities, their lives, and the numbered events of these."""
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from muster.hardware.devices import Change, Device, DeviceEvent, Report, Status, UNKNOWN
+
+#: Bounds of memory: devices that are there, and devices that are remembered as gone.
+MAX_PRESENT = 4096
+MAX_GONE = 256
+
+
+@dataclass(slots=True)
+class _Entry:
+    device: Device
+    proposed: str                    # the id that the source proposed
+    deadline: float | None = None    # a missing device is disconnected, a gone one forgotten, then
+    reason: str = ''                 # why it is missing
+
+
+class Registry:
+    """
+    All devices by id, with an index by type, bus, capability and status.
+
+    It takes reports and the time (`now`: steady seconds, `stamp`: ROS time in nanoseconds) and
+    returns the events, numbered from 1 without a gap. A device that is missing for less than
+    `grace` seconds never left; one that is gone stays listed for `forget_after` seconds.
+    """
+
+    def __init__(self, grace: float = 0.5, forget_after: float = 3600.0) -> None:
+        """Begin without devices."""
+        self.grace = grace
+        self.forget_after = forget_after
+        self.sequence = 0
+        self.refused = 0
+        self._entries: dict[str, _Entry] = {}
+        self._held: defaultdict[str, dict[str, str]] = defaultdict(dict)  # source -> key -> id
+        self._owners: dict[str, tuple[str, str]] = {}                     # id -> (source, key)
+        self._missing: set[str] = set()
+        self._gone: dict[str, None] = {}                                  # oldest first
+        self._index: defaultdict[tuple[str, object], set[str]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        """Return how many devices are listed, gone ones included."""
+        return len(self._entries)
+
+    # Asking -----------------------------------------------------------------------------------
+    def get(self, identity: str) -> Device | None:
+        """Return the device of this id."""
+        entry = self._entries.get(identity)
+        return entry.device if entry else None
+
+    def find(self, type: str = '', bus: str = '', capability: str = '',
+             status: Status | None = None) -> list[Device]:
+        """Return the devices that match all given filters, in the order of their ids."""
+        wanted = [(name, value) for name, value in
+                  (('type', type), ('bus', bus), ('capability', capability), ('status', status)) if value]
+        if not wanted:
+            found = set(self._entries)
+        else:
+            found = set.intersection(*sorted((self._index.get(key, set()) for key in wanted), key=len))
+        return [self._entries[identity].device for identity in sorted(found)]
+
+    def next_deadline(self) -> float | None:
+        """Return when `advance` has something to do, or None."""
+        due = [self._entries[identity].deadline for identity in self._missing]
+        due += [self._entries[identity].deadline for identity in list(self._gone)[:1]]
+        return min((d for d in due if d is not None), default=None)
+
+    # Telling ----------------------------------------------------------------------------------
+    def apply(self, report: Report, now: float, stamp: int) -> list[DeviceEvent]:
+        """Take a source's report; return what changed."""
+        held = self._held[report.source]
+        gone = sorted(held.keys() - report.present.keys()) if report.complete else report.gone
+        for key in gone:
+            if key in held:
+                self._miss(report.source, key, now, report.reason)
+        return [event for key, device in report.present.items()
+                for event in self._see(report.source, key, device, report.reason, now, stamp)]
+
+    def advance(self, now: float, stamp: int) -> list[DeviceEvent]:
+        """Disconnect what is missing for too long, forget what is gone for too long."""
+        events = [self._disconnect(identity, self._entries[identity].reason, now, stamp)
+                  for identity in sorted(self._missing) if (self._entries[identity].deadline or 0.0) <= now]
+        while self._gone:
+            oldest = next(iter(self._gone))
+            if len(self._gone) <= MAX_GONE and (self._entries[oldest].deadline or 0.0) > now:
+                break
+            del self._gone[oldest]
+            self._unindex(self._entries.pop(oldest).device)
+        return events
+
+    def _miss(self, source: str, key: str, now: float, reason: str) -> None:
+        identity = self._held[source].pop(key)
+        del self._owners[identity]
+        entry = self._entries[identity]
+        entry.deadline, entry.reason = now + self.grace, reason
+        self._missing.add(identity)
+
+    def _disconnect(self, identity: str, reason: str, now: float, stamp: int) -> DeviceEvent:
+        entry = self._entries[identity]
+        self._missing.discard(identity)
+        self._gone[identity] = None
+        entry.deadline = now + self.forget_after
+        return self._store(replace(entry.device, status=Status.DISCONNECTED), Change.DISCONNECTED,
+                           reason, stamp)
+
+    def _see(self, source: str, key: str, device: Device, reason: str,
+             now: float, stamp: int) -> Iterator[DeviceEvent]:
+        held = self._held[source]
+        if key in held and self._entries[held[key]].proposed != device.id:
+            # Another device sits where one was: the first left, and no grace can bring it back.
+            replaced = held[key]
+            self._miss(source, key, now, reason)
+            yield self._disconnect(replaced, reason, now, stamp)
+        if key not in held:
+            if len(self._owners) + len(self._missing) >= MAX_PRESENT:
+                self.refused += 1
+                return
+            held[key] = self._free_id(device)
+            self._owners[held[key]] = (source, key)
+        yield from self._update(replace(device, id=held[key]), device.id, reason, stamp)
+
+    def _free_id(self, device: Device) -> str:
+        candidates = [device.id, *([device.fallback_id] if device.fallback_id else [])]
+        candidates += [f'{candidates[-1]}-{n}' for n in range(2, MAX_PRESENT + 2)]
+        return next(c for c in candidates if c not in self._owners)
+
+    def _update(self, device: Device, proposed: str, reason: str, stamp: int) -> Iterator[DeviceEvent]:
+        identity = device.id
+        entry = self._entries.get(identity)
+        self._missing.discard(identity)
+        self._gone.pop(identity, None)
+        if entry is None:
+            self._entries[identity] = entry = _Entry(device, proposed)
+            early = Status.DISCOVERED if device.type == UNKNOWN else Status.IDENTIFIED
+            yield self._store(replace(device, status=min(early, device.status), first_seen=stamp),
+                              Change.DISCOVERED, reason, stamp)
+        entry.proposed, entry.deadline = proposed, None
+        known = entry.device
+        if device == known:
+            return
+        kind = Change.CHANGED
+        if device.status != known.status:
+            kind = {Status.CONNECTED: Change.CONNECTED, Status.ERROR: Change.ERROR}.get(device.status, kind)
+        yield self._store(replace(device, first_seen=known.first_seen), kind, reason, stamp)
+
+    def _store(self, device: Device, kind: Change, reason: str, stamp: int) -> DeviceEvent:
+        entry = self._entries[device.id]
+        self._unindex(entry.device)
+        entry.device = replace(device, last_changed=stamp)
+        for key in _index_keys(entry.device):
+            self._index[key].add(device.id)
+        self.sequence += 1
+        return DeviceEvent(self.sequence, kind, reason, entry.device, stamp)
+
+    def _unindex(self, device: Device) -> None:
+        for key in _index_keys(device):
+            self._index[key].discard(device.id)
+            if not self._index[key]:
+                del self._index[key]
+
+
+def _index_keys(device: Device) -> list[tuple[str, object]]:
+    return [('type', device.type), ('bus', device.bus), ('status', device.status),
+            *(('capability', capability) for capability in device.capabilities)]

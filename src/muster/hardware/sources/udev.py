@@ -1,0 +1,188 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The hardware that the kernel knows: enumeration and live events through libudev."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+import select
+import time
+from typing import NamedTuple
+
+from muster.hardware.assembly import assemble, ATTRIBUTES, groups, owner, relevant
+from muster.hardware.devices import Report
+from muster.hardware.identification import Record, Rules
+from muster.hardware.sources import sysfs
+from muster.hardware.sources.worker import pause
+import pyudev
+import pyudev._ctypeslib.utils as pyudev_loader
+
+#: There while udevd runs; without it, its events never come and the kernel's own are listened to.
+UDEV_CONTROL = Path('/run/udev/control')
+#: Events of one report; more are left for the next.
+MAX_EVENTS = 4096
+#: A monitor that dies younger than this (seconds) is not opened again before the next scan.
+MONITOR_MIN_AGE = 1.0
+
+
+class KernelEvent(NamedTuple):
+    """One uevent; `old_path` is set where a device moved (as a renamed network interface)."""
+
+    action: str
+    path: str
+    old_path: str
+
+
+class UdevSource:
+    """
+    All hardware of this machine, kept up to date by the kernel's events.
+
+    Without libudev it reads /sys, without netlink it waits for the next scan: then the reports
+    name the problem and the remedy. After the loss of events everything is read again.
+    """
+
+    name = 'udev'
+
+    def __init__(self, rules: Rules) -> None:
+        """Prepare; everything else happens in the worker's thread."""
+        self._rules = rules
+        self._records: dict[str, Record] = {}
+        self._context: pyudev.Context | None = None
+        self._monitor: pyudev.Monitor | None = None
+        self._opened = 0.0
+        self._problem = ''
+
+    def scan(self, reason: str) -> Report:
+        """Read everything; the monitor is opened first, so that nothing is lost in between."""
+        self._open()
+        records = (self._read(path) for path in set(self._paths()))
+        self._records = {record.path: record for record in records if record is not None}
+        present = {key: assemble(key, members, self._records, self._rules)
+                   for key, members in groups(self._records).items()}
+        return Report(self.name, present, reason, problem=self._problem)
+
+    def wait(self, timeout: float, wake: int) -> Report | None:
+        """Return what the next kernel events changed."""
+        if self._monitor is None:
+            pause(timeout, wake)
+            return None
+        try:
+            events = self._receive(timeout, wake)
+        except OSError as error:  # POLLERR, or ENOBUFS: the kernel dropped events
+            self._monitor = None
+            self._problem = f'kernel events were lost ({error}); all is read again at every scan'
+            if time.monotonic() - self._opened >= MONITOR_MIN_AGE:
+                return self.scan('kernel events were lost')
+            return Report(self.name, {}, 'kernel events were lost', complete=False, problem=self._problem)
+        return self._apply(events) if events else None
+
+    def close(self) -> None:
+        """Close the monitor."""
+        self._monitor = self._context = None
+
+    # libudev ----------------------------------------------------------------------------------
+    def _open(self) -> None:
+        try:
+            self._context = self._context or open_context()
+            if self._monitor is None:
+                source = 'udev' if UDEV_CONTROL.exists() else 'kernel'
+                monitor = pyudev.Monitor.from_netlink(self._context, source)
+                monitor.start()
+                self._monitor, self._opened = monitor, time.monotonic()
+            self._problem = ''
+        except ImportError:
+            self._problem = ('libudev was not found: changes are seen at the periodic scan only; '
+                             'install it (Debian and Ubuntu: apt install libudev1)')
+        except OSError as error:
+            self._problem = (f'kernel events cannot be received ({error}): changes are seen at the periodic '
+                             'scan only; in a container share the network namespace of the host')
+
+    def _paths(self) -> Iterable[str]:
+        if self._context is None:
+            return sysfs.paths()
+        enumerator = self._context.list_devices()
+        for subsystem in ATTRIBUTES:
+            enumerator.match_subsystem(subsystem)
+        return (device.device_path for device in enumerator)
+
+    def _read(self, path: str) -> Record | None:
+        """Read one relevant device, with what udev's database adds to sysfs, as ID_SERIAL_SHORT."""
+        record = sysfs.read(path)
+        if record is None or not relevant(record):
+            return None
+        if self._context is None:
+            return record
+        try:
+            known = pyudev.Devices.from_path(self._context, path).properties
+            return replace(record, properties={**record.properties, **dict(known.items())})
+        except (pyudev.DeviceNotFoundError, UnicodeDecodeError, KeyError):
+            return record
+
+    def _receive(self, timeout: float, wake: int) -> list[KernelEvent]:
+        assert self._monitor is not None
+        poller = select.poll()
+        poller.register(self._monitor.fileno(), select.POLLIN)
+        poller.register(wake, select.POLLIN)
+        ready = dict(poller.poll(timeout * 1000))
+        broken = ready.get(self._monitor.fileno(), 0) & ~select.POLLIN
+        if broken:
+            raise OSError(f'the netlink socket is broken, poll says {broken:#x}')
+        if self._monitor.fileno() not in ready:
+            return []
+        return list(self._drain(self._monitor))
+
+    @staticmethod
+    def _drain(monitor: pyudev.Monitor) -> Iterator[KernelEvent]:
+        for _ in range(MAX_EVENTS):
+            device = monitor.poll(timeout=0)
+            if device is None:
+                return
+            try:
+                if device.subsystem in ATTRIBUTES:
+                    yield KernelEvent(device.action, device.device_path,
+                                      device.properties.get('DEVPATH_OLD', ''))
+            except UnicodeDecodeError:
+                continue  # a device with such a name is found by the next scan
+
+    # Events -----------------------------------------------------------------------------------
+    def _apply(self, events: list[KernelEvent]) -> Report | None:
+        """Read the devices that events touch, each once, and report those they are part of."""
+        touched = {path for event in events for path in (event.path, event.old_path) if path}
+        keys = {owner(path, self._records) for path in touched}
+        for path in touched:
+            record = self._read(path)
+            if record is None:
+                self._records.pop(path, None)
+            else:
+                self._records[path] = record
+        keys = (keys | {owner(path, self._records) for path in touched}) - {None}
+        if not keys:
+            return None
+        members = groups(self._records)
+        present = {key: assemble(key, members[key], self._records, self._rules)
+                   for key in sorted(filter(None, keys)) if key in members}
+        actions = ', '.join(sorted({event.action for event in events}))
+        gone = tuple(key for key in sorted(filter(None, keys)) if key not in members)
+        return Report(self.name, present, f'kernel event {actions}', complete=False, gone=gone,
+                      problem=self._problem)
+
+
+def open_context() -> pyudev.Context:
+    """
+    Return a libudev context; ImportError where there is no libudev.
+
+    pyudev finds the library with ctypes.util.find_library, which needs ldconfig or a compiler:
+    minimal images have neither, and the name that every libudev since 2012 has does as well.
+    """
+    try:
+        return pyudev.Context()
+    except ImportError:
+        find = pyudev_loader.find_library
+        pyudev_loader.find_library = lambda name: find(name) or f'lib{name}.so.1'
+        try:
+            return pyudev.Context()
+        except OSError as error:
+            raise ImportError(str(error)) from error
+        finally:
+            pyudev_loader.find_library = find
