@@ -162,7 +162,7 @@ class Probe:
         wait_until(client.service_is_ready, timeout, f'service {name}')
         return client
 
-    def call(self, kind: type, name: str, timeout: float = 20.0, **fields: Any) -> Any:
+    def call(self, kind: type, name: str, /, timeout: float = 20.0, **fields: Any) -> Any:
         """Call a service and return its response."""
         client = self.client(kind, name, timeout)
         return self.result(client.call_async(kind.Request(**fields)), timeout, f'answer of {name}')

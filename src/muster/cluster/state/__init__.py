@@ -1,2 +1,3 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
+"""The replicated state: what the committed entries of the log mean."""

@@ -1,0 +1,216 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster node: elects a leader among the robots and keeps the fleet's locks."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from muster.cluster.bootstrap import MODES
+from muster.cluster.engine import Engine, now
+from muster.cluster.raft.core import PROFILES, Timing
+from muster.cluster.services import event_message, Services
+from muster.cluster.state.events import Event
+from muster.cluster.storage import StorageError
+from muster.ros.main import run
+from muster.ros.node import ConfigurationError, diagnostic, ManagedNode, NAME
+from muster.ros.parameters import ParameterSpec
+from muster.ros.qos import EVENTS, STATUS
+from muster_interfaces.msg import ClusterEvent, ClusterStatus
+
+#: The transport's thread must get the interpreter quickly from the node's (docs/cluster.md).
+SWITCH_INTERVAL = 0.0005
+SECOND = 1_000_000_000
+#: How often a node whose disk was full tries to go on, seconds.
+RETRY_PERIOD = 2.0
+#: Age beyond which the engine's own report is stale, seconds.
+HEALTH_LIFETIME = 3.0
+#: Level, concern, message and values of one diagnostic.
+Row = tuple[bytes, str, str, dict[str, Any]]
+
+
+def _name_problem(value: str) -> str:
+    return '' if NAME.fullmatch(value) else \
+        f"'{value}' must be letters, digits and underscores, beginning with a letter, 64 at most"
+
+
+def _names_problem(values: list[str]) -> str:
+    names = [v for v in values if v]
+    if len(set(names)) < len(names):
+        return 'a name is listed twice'
+    return next((p for p in map(_name_problem, names) if p), '')
+
+
+PARAMETERS = (
+    ParameterSpec('cluster', 'fleet', 'Name of the cluster; its members find one another by it.',
+                  check=_name_problem, read_only=True),
+    ParameterSpec('bootstrap', 'auto', 'How a robot with an empty data directory begins: found a cluster '
+                  'alone, with the listed members, join one, or whatever fits after listening for 3 s.',
+                  choices=MODES, read_only=True),
+    ParameterSpec('members', [''], "Names of all founding robots, for bootstrap 'members'.",
+                  check=_names_problem, read_only=True),
+    ParameterSpec('data_directory', '',
+                  'Where the log is kept; empty: ~/.local/state/muster/<robot>/cluster.',
+                  read_only=True),
+    ParameterSpec('profile', 'lan', 'Timing of the consensus: lan (50 ms heartbeat) or wifi (250 ms).',
+                  choices=tuple(PROFILES), read_only=True),
+    ParameterSpec('heartbeat', 0.0, 'Time between heartbeats, seconds; 0: as the profile.', 0.0, 10.0,
+                  read_only=True),
+    ParameterSpec('election_min', 0.0, 'Shortest election time-out, seconds; 0: as the profile.', 0.0, 60.0,
+                  read_only=True),
+    ParameterSpec('election_max', 0.0, 'Longest election time-out, seconds; 0: as the profile.', 0.0, 60.0,
+                  read_only=True),
+    ParameterSpec('request_timeout', 5.0, 'How long a request may wait for its confirmation, seconds.',
+                  0.1, 60.0),
+)
+
+
+class ClusterNode(ManagedNode):
+    """One member of the fleet's cluster."""
+
+    def __init__(self) -> None:
+        """Declare the parameters."""
+        super().__init__('cluster', PARAMETERS)
+        self._engine: Engine | None = None
+        self._retry = self.create_timer(RETRY_PERIOD, self._try_again, autostart=False)
+
+    # Lifecycle ---------------------------------------------------------------------------------
+    def configure(self) -> None:
+        """Check the parameters and make topics, services and the transport."""
+        problem = _name_problem(self.robot)
+        if problem:
+            raise ConfigurationError(f'the robot is named by the namespace: {problem}')
+        members = self.parameters['members']
+        if self.parameters['bootstrap'] == 'members' and self.robot not in members:
+            raise ConfigurationError(f"parameter 'members' {members} must list this robot, '{self.robot}', "
+                                     "for bootstrap 'members'")
+        self._timing = self._read_timing()
+        self._status = self.create_lifecycle_publisher(ClusterStatus, 'cluster/status', STATUS)
+        self._events = self.create_lifecycle_publisher(ClusterEvent, 'cluster/events', EVENTS)
+        cluster = self.parameters['cluster']
+        self._engine = Engine(self.context, self.get_namespace(), cluster, self.robot,
+                              self._publish_event, self._publish_status, self._failed)
+        self._interface = Services(
+            self._engine, self.get_fully_qualified_name(), cluster,
+            lambda: int(self.parameters['request_timeout'] * SECOND),
+            lambda: self.get_clock().now().to_msg())
+        self._health: tuple[list[Row], float] = ([], time.monotonic())
+        self._engine.every(1.0, self._look_after)
+        self._engine.start()
+
+    def activate(self) -> None:
+        """Open the data directory and take part in the cluster."""
+        assert self._engine is not None
+        try:
+            self._engine.begin(self._directory(), self.parameters['bootstrap'],
+                               tuple(self.parameters['members']), self._timing)
+        except StorageError as error:
+            raise ConfigurationError(str(error)) from error
+        self._retry.cancel()
+
+    def deactivate(self) -> None:
+        """Hand over leadership and stop voting; what is durable stays."""
+        if self._engine is not None:
+            self._engine.end()
+            self._status.publish(self._interface.status())
+
+    def release(self) -> None:
+        """End the transport and destroy the publishers."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+            self.destroy_publisher(self._status)
+            self.destroy_publisher(self._events)
+
+    def _directory(self) -> Path:
+        given = self.parameters['data_directory']
+        home = Path(os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state')
+        return Path(given).expanduser() if given else home / 'muster' / self.robot / 'cluster'
+
+    def _read_timing(self) -> Timing:
+        profile = PROFILES[self.parameters['profile']]
+        given = {name: int(self.parameters[name] * SECOND) or getattr(profile, name)
+                 for name in ('heartbeat', 'election_min', 'election_max')}
+        timing = Timing(**given)
+        if not 2 * timing.heartbeat <= timing.election_min < timing.election_max:
+            raise ConfigurationError(
+                "parameters 'heartbeat', 'election_min' and 'election_max' must grow: the first at most half "
+                f'of the second, the second below the third, not {[v / SECOND for v in given.values()]}')
+        return timing
+
+    # From the engine's thread ------------------------------------------------------------------
+    def _publish_event(self, event: Event, _: int) -> None:
+        self._events.publish(event_message(event, self.get_clock().now().to_msg()))
+
+    def _publish_status(self) -> None:
+        self._status.publish(self._interface.status())
+
+    def _look_after(self) -> None:
+        assert self._engine is not None
+        self._health = _health(self._engine), time.monotonic()
+        self._publish_status()
+
+    def _failed(self, error: Exception) -> None:
+        """Stop taking part after the disk refused a write, and try again from what is durable."""
+        self.executor.create_task(self._fall_back, error)
+
+    def _fall_back(self, error: Exception) -> None:
+        self.get_logger().error(f'the log cannot be written: {error}. This member takes no part until it can')
+        if self.is_active:
+            self.trigger_deactivate()
+            self.failure = f'the log cannot be written: {error}'
+            self._retry.reset()
+
+    def _try_again(self) -> None:
+        self._retry.cancel()
+        if not self.is_active and self._engine is not None:
+            self.trigger_activate()
+            if not self.is_active:
+                self._retry.reset()
+
+    # Diagnostics -------------------------------------------------------------------------------
+    def concerns(self) -> list[DiagnosticStatus]:
+        """Report the consensus, the clients' requests and refused messages."""
+        rows, taken = self._health
+        if time.monotonic() - taken > HEALTH_LIFETIME:
+            rows = [(DiagnosticStatus.STALE, 'consensus', 'the transport thread does not respond', {})]
+        prefix = self.get_fully_qualified_name()
+        return [diagnostic(level, f'{prefix}: {concern}', message, self.robot, **values)
+                for level, concern, message, values in rows]
+
+
+def _health(engine: Engine) -> list[Row]:
+    """Return the diagnostics of a running member; call it on the engine's thread."""
+    member = engine.member
+    if member is None:
+        return []
+    problems = member.problems(now())
+    level, message = DiagnosticStatus.OK, f"led by '{member.leader}'"
+    if problems:
+        level, message = DiagnosticStatus.ERROR, '; '.join(problems)
+    elif member.raft is None:
+        level, message = DiagnosticStatus.WARN, 'looks for a cluster to join or to found'
+    elif not member.leader:
+        level, message = DiagnosticStatus.WARN, 'no leader: too few members can be reached'
+    values = {'requests in flight': member.pending, 'locks': len(member.machine.locks)}
+    if member.raft is not None:
+        values |= {'term': member.raft.term, 'commit': member.raft.commit}
+    rows = [(level, 'consensus', message, values)]
+    if engine.rejected:
+        most = max(engine.rejected.items(), key=lambda item: item[1])[0]
+        rows.append((DiagnosticStatus.WARN, 'refused messages', most, dict(engine.rejected)))
+    return rows
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    run(ClusterNode, args=args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,161 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""
+What members say to one another, and how it looks on the wire.
+
+A message is a fixed header, a MessagePack body and an authentication tag:
+
+    magic "MU" | version u8 | flags u8 | tag length u8 | body | tag
+
+The tag is empty until members authenticate one another; flags are 0. The body is an array
+[cluster id, sender id, sender incarnation, receiver id, receiver incarnation, kind, fields...].
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+import struct
+from typing import Any, NamedTuple
+
+import msgpack
+
+from muster.cluster.raft.types import (
+    Append,
+    AppendReply,
+    Entry,
+    Kind,
+    Member,
+    Message,
+    TimeoutNow,
+    Vote,
+    VoteRequest,
+)
+
+MAGIC = b'MU'
+VERSION = 1
+HEADER = struct.Struct('<2sBBB')
+#: Largest message on the wire.
+MAX_BYTES = 64 * 1024
+
+
+class Hello(NamedTuple):
+    """Who is here: broadcast while looking for a cluster, and now and then by its members."""
+
+    listed: tuple[str, ...]  # the founding members this one was told; empty outside `members`
+    automatic: bool          # it would join or found a cluster by itself
+    leader: str              # id of the leader it knows, empty where none
+
+
+class Join(NamedTuple):
+    """A request to be taken in as a learner."""
+
+
+class Forward(NamedTuple):
+    """Commands for the leader to propose; what became of them is seen when they are applied."""
+
+    commands: tuple[bytes, ...]
+
+
+class JoinRefused(NamedTuple):
+    """The leader's answer to a Join that it will not grant."""
+
+    reason: str
+
+
+Body = Message | Hello | Join | JoinRefused | Forward
+
+
+class Packet(NamedTuple):
+    """One message with its envelope; a broadcast has the receiver Member('', 0)."""
+
+    cluster_id: str
+    sender: Member
+    receiver: Member
+    body: Body
+
+
+EVERYBODY = Member('', 0)
+_KINDS: dict[int, Any] = {1: VoteRequest, 2: Vote, 3: Append, 4: AppendReply, 5: TimeoutNow,
+                          10: Hello, 11: Join, 12: Forward, 13: JoinRefused}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+
+class Rejected(ValueError):
+    """A message that cannot be taken in; the text says why."""
+
+
+def encode(packet: Packet) -> bytes:
+    """Return the bytes of a message."""
+    body = packet.body
+    fields: Sequence[Any]
+    if isinstance(body, Append):
+        fields = (*body[:4], [(e.index, e.term, e.elapsed, int(e.kind), e.data) for e in body.entries])
+    elif isinstance(body, AppendReply):
+        fields = (body.term, body.accepted, body.index)
+    else:
+        fields = body
+    return HEADER.pack(MAGIC, VERSION, 0, 0) + msgpack.packb(
+        [packet.cluster_id, *packet.sender, *packet.receiver, _NUMBERS[type(body)], *fields])
+
+
+def decode(data: bytes) -> Packet:
+    """Read a message; raise Rejected where it is not one of this protocol."""
+    if len(data) > MAX_BYTES:
+        raise Rejected(f'a message of {len(data)} bytes, at most {MAX_BYTES} are allowed')
+    if len(data) < HEADER.size:
+        raise Rejected(f'a message of {len(data)} bytes is too short')
+    magic, version, flags, tag_length = HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise Rejected('not a message of Muster')
+    if version != VERSION:
+        raise Rejected(f'protocol version {version}, this member speaks {VERSION}: update the older one')
+    if flags or tag_length:
+        raise Rejected('an authenticated or flagged message, which this version does not know: update it')
+    try:
+        row = msgpack.unpackb(memoryview(data)[HEADER.size:], use_list=False, max_ext_len=0)
+        cluster_id, sender, incarnation, receiver, receiver_incarnation, number, *fields = row
+        _check(str, cluster_id, sender, receiver)
+        _check(int, incarnation, receiver_incarnation)
+        packet = Packet(cluster_id, Member(sender, incarnation),
+                        Member(receiver, receiver_incarnation), _body(_KINDS[number], fields))
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise Rejected(f'malformed message: {type(error).__name__} {error}') from error
+    return packet
+
+
+def _body(kind: Any, fields: list[Any]) -> Any:
+    if kind is Append:
+        term, previous_index, previous_term, commit, entries = fields
+        _check(int, term, previous_index, previous_term, commit)
+        body = Append(term, previous_index, previous_term, commit,
+                      tuple(_entry(*row) for row in entries))
+        indexes = [e.index for e in body.entries]
+        first = body.previous_index + 1
+        if indexes != list(range(first, first + len(indexes))):
+            raise ValueError('entries with a gap')
+        return body
+    if kind is Hello:
+        listed, automatic, leader = fields
+        _check(str, *listed, leader)
+        return Hello(tuple(listed[:64]), bool(automatic), leader)
+    if kind is Forward:
+        _check(bytes, *fields[0])
+        return Forward(tuple(fields[0]))
+    if kind is JoinRefused:
+        _check(str, *fields)
+    else:
+        _check(int, *fields)  # bool is an int
+    return kind(*fields)
+
+
+def _entry(index: int, term: int, elapsed: int, kind: int, data: bytes) -> Entry:
+    _check(int, index, term, elapsed)
+    _check(bytes, data)
+    if elapsed < 0:
+        raise ValueError('time runs backwards')
+    return Entry(index, term, elapsed, Kind(kind), data)
+
+
+def _check(kind: type, *values: Any) -> None:
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f'{value!r:.40} is not of type {kind.__name__}')

@@ -1,0 +1,59 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What a leader knows of one follower, and how much it may send to it."""
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+#: Appends on their way to one follower; the inboxes hold 64 messages of all members together.
+MAX_IN_FLIGHT = 16
+
+
+@dataclass
+class Progress:
+    """
+    Replication to one follower.
+
+    While `probing`, one message at a time looks for the point where the logs agree; afterwards
+    appends are pipelined, `next` running ahead of `match`, up to MAX_IN_FLIGHT messages.
+    """
+
+    next: int
+    match: int = 0
+    probing: bool = True
+    paused: bool = False                    # a probe is on its way; the next heartbeat repeats it
+    heard: int = 0                          # time of its last message, nanoseconds
+    in_flight: deque[int] = field(default_factory=deque)  # last index of each message
+
+    @property
+    def may_send(self) -> bool:
+        """Return whether another append with entries may go now."""
+        return not self.paused if self.probing else len(self.in_flight) < MAX_IN_FLIGHT
+
+    def sent(self, last_index: int) -> None:
+        """Note that entries up to `last_index` went out."""
+        if self.probing:
+            self.paused = True
+        else:
+            self.next = last_index + 1
+            self.in_flight.append(last_index)
+
+    def accepted(self, index: int) -> bool:
+        """Note an acknowledgement; return whether it told anything new."""
+        news = index > self.match
+        self.match = max(self.match, index)
+        self.next = max(self.next, self.match + 1)
+        self.probing = self.paused = False
+        while self.in_flight and self.in_flight[0] <= index:
+            self.in_flight.popleft()
+        return news
+
+    def refused(self, hint: int) -> bool:
+        """Note a refusal and go back; return False where it is late and says nothing."""
+        if hint < self.match or hint + 1 >= self.next:
+            return False
+        self.next = max(self.match, hint) + 1
+        self.probing, self.paused = True, False
+        self.in_flight.clear()
+        return True
