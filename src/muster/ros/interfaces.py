@@ -7,7 +7,7 @@ Import it before anything of `muster_interfaces`. A class is imported, not the p
 folder alone is importable as an empty namespace package.
 """
 try:
-    from muster_interfaces.msg import ErrorCode as ErrorCode
+    from muster_interfaces.msg import ErrorCode as ErrorCode  # noqa: F401
 except ImportError as error:
     raise SystemExit(
         'muster: the message types (muster_interfaces) are not built or not sourced. In a clone run '

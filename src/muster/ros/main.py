@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from muster.ros import interfaces as interfaces  # first: it explains missing message types
+from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.node import ManagedNode
 import rclpy
 from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
@@ -59,7 +59,7 @@ def spin(nodes: list[ManagedNode], stop: threading.Event) -> None:
             stop.set()
 
     threads = [threading.Thread(target=own, args=pair, name=pair[1].get_name())
-               for pair in zip(executors, nodes)]
+               for pair in zip(executors, nodes, strict=True)]
     for thread in threads:
         thread.start()
     stop.wait()

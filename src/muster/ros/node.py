@@ -145,7 +145,10 @@ class ManagedNode(LifecycleNode):
     def publish_diagnostics(self) -> None:
         """Publish the node's own state and every concern of the subclass."""
         label = self._state_machine.current_state[1]
-        level, message = (DiagnosticStatus.ERROR, self.failure) if self.failure else             (DiagnosticStatus.OK, label) if label == 'active' else (DiagnosticStatus.WARN, label)
+        level, message = DiagnosticStatus.OK if label == 'active' else DiagnosticStatus.WARN, label
+        if self.failure:
+            level, message = DiagnosticStatus.ERROR, self.failure
         own = diagnostic(level, f'{self.get_fully_qualified_name()}: lifecycle', message, self.robot)
-        self._diagnostics.publish(DiagnosticArray(
-            header=Header(stamp=self.get_clock().now().to_msg()), status=[own, *(self.concerns() if label == 'active' else [])]))
+        header = Header(stamp=self.get_clock().now().to_msg())
+        concerns = self.concerns() if label == 'active' else []
+        self._diagnostics.publish(DiagnosticArray(header=header, status=[own, *concerns]))
