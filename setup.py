@@ -45,6 +45,7 @@ setup(
             'learning_node = muster.learning.node:main',
             'hardware_node = muster.hardware.node:main',
             'world_node = muster.simulation.node:main',
+            'composed_node = muster.composed:main',
             'muster = muster.cli:main',
         ],
     },

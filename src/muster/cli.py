@@ -1,0 +1,237 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The `muster` command: bring a robot up, and ask the robots of a fleet."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+import os
+import runpy
+import sys
+import time
+from typing import Any, NoReturn
+
+from muster import bringup
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+class Failure(Exception):
+    """What the operator asked for did not work; the message says why."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2 and a line that names the problem and where help is."""
+        self.exit(2, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+class Caller:
+    """Calls the services of one robot, each call bounded in time."""
+
+    def __init__(self, node: Any, executor: Any, robot: str, timeout: float) -> None:
+        """Ask `robot` through `node`; `timeout` [s] bounds discovery and answer together."""
+        self._node, self._executor, self._robot, self._timeout = node, executor, robot, timeout
+
+    def __call__(self, kind: Any, service: str, **fields: Any) -> Any:
+        """Return the response; raise Failure where there is none or it is not a success."""
+        name = f'/{self._robot}/{service}'
+        deadline = time.monotonic() + self._timeout
+        client = self._node.create_client(kind, name)
+        if not self._spin(client.service_is_ready, deadline):
+            raise Failure(f'{name} was not found within {self._timeout:g} s; {self._seen(service)}')
+        future = client.call_async(kind.Request(**fields))
+        if not self._spin(future.done, deadline):
+            raise Failure(f'{name} did not answer within {self._timeout:g} s')
+        response = future.result()
+        if not response.success:
+            raise Failure(f'{name}: {response.message}')
+        return response
+
+    def _spin(self, condition: Any, deadline: float) -> bool:
+        while not condition() and time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.05)  # discovery itself wakes nobody
+        return bool(condition())
+
+    def _seen(self, service: str) -> str:
+        node = service.split('/')[0]
+        robots = sorted({space.strip('/') for name, space in self._node.get_node_names_and_namespaces()
+                         if name == node and space != '/'})
+        return f'robots seen: {", ".join(robots)}' if robots else \
+            "no robot seen: is it running ('muster up'), in this ROS_DOMAIN_ID?"
+
+
+@contextmanager
+def calling(options: argparse.Namespace) -> Iterator[Caller]:
+    """Give a Caller for the robot of the command line."""
+    from muster.ros import interfaces as interfaces  # first: it explains missing message types
+    from muster.ros.node import NAME
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+    from rclpy.signals import SignalHandlerOptions
+    if not NAME.fullmatch(options.robot):
+        raise Failure(f"'{options.robot}' is no robot name: use letters, digits and underscores, "
+                      'beginning with a letter')
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = Node(f'muster_cli_{os.getpid()}', enable_rosout=False, start_parameter_services=False)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        yield Caller(node, executor, options.robot, options.timeout)
+    finally:
+        rclpy.shutdown()
+
+
+# The commands ---------------------------------------------------------------------------------
+def status(options: argparse.Namespace) -> Table:
+    """Show the cluster as one robot sees it."""
+    with calling(options) as call:
+        from muster_interfaces.msg import ClusterMember, ClusterStatus
+        from muster_interfaces.srv import GetClusterStatus
+        answer = call(GetClusterStatus, 'cluster/get_status').status
+    roles = constants(ClusterMember)
+    own = constants(ClusterStatus).get(answer.role, '?')
+    return table(
+        f'cluster {answer.cluster} {answer.cluster_id[:8]}', ('member', 'role', 'reachable', 'stored up to'),
+        [(m.id + (' (leader)' if m.id == answer.leader else ''), roles.get(m.role, '?'),
+          'yes' if m.reachable else 'no', m.match_index or '') for m in answer.members],
+        f'{answer.member} is {own}, leader {answer.leader or "unknown"}, term {answer.term}, '
+        f'committed {answer.commit_index}, applied {answer.applied_index}, locks {answer.locks}')
+
+
+def locks(options: argparse.Namespace) -> Table:
+    """Show the locks that are held."""
+    with calling(options) as call:
+        from muster_interfaces.srv import ListLocks
+        answer = call(ListLocks, 'cluster/list_locks', prefix=options.prefix, limit=options.limit)
+    return table('locks', ('name', 'owner', 'member', 'token', 'remaining', 'waiting'),
+                 [(k.name, k.owner, k.member, k.fencing_token, f'{seconds(k.remaining):.1f} s',
+                   ', '.join(k.waiters)) for k in answer.locks],
+                 f'{len(answer.locks)} of {answer.total}')
+
+
+def devices(options: argparse.Namespace) -> Table:
+    """Show the hardware of one robot."""
+    with calling(options) as call:
+        from muster_interfaces.msg import Device
+        from muster_interfaces.srv import ListDevices
+        answer = call(ListDevices, 'hardware/list_devices', type=options.type, bus=options.bus,
+                      capability=options.capability)
+    states = constants(Device)
+    return table('devices', ('id', 'name', 'type', 'bus', 'status', 'nodes'),
+                 [(d.id, d.name + (' (simulated)' if d.simulated else ''), d.type, d.bus,
+                   states.get(d.status, '?'), ' '.join(d.nodes)) for d in answer.devices],
+                 f'{len(answer.devices)} devices')
+
+
+def events(options: argparse.Namespace) -> Table:
+    """Show what happened in the cluster."""
+    with calling(options) as call:
+        from muster_interfaces.msg import ClusterEvent
+        from muster_interfaces.srv import ListEvents
+        answer = call(ListEvents, 'cluster/list_events', since_revision=options.since, limit=options.limit)
+    kinds = constants(ClusterEvent)
+    return table('events', ('revision', 'time', 'event', 'subject', 'owner', 'member', 'token'),
+                 [(e.revision, f'{seconds(e.cluster_time):.1f} s', kinds.get(e.type, '?'), e.subject, e.owner,
+                   e.member, e.fencing_token or '') for e in answer.events],
+                 f'continue with --since {answer.next_revision}'
+                 + (f'; none is kept before {answer.compacted_before}' if answer.compacted_before else ''))
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Run the demonstration."""
+    sys.argv = ['muster demo', *options.arguments]
+    runpy.run_module('muster.demo', run_name='__main__')
+
+
+# Presentation ---------------------------------------------------------------------------------
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str) -> Table:
+    """Return a table; every text came over the network and is shown as it is, not as markup."""
+    made = Table(title=escape(title), caption=escape(caption), title_justify='left', caption_justify='left')
+    for column in columns:
+        made.add_column(column, overflow='fold')
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def constants(kind: Any) -> dict[int, str]:
+    """Return the name of each constant of a message type, for people, by its value."""
+    return {value: name.lower().replace('_', ' ') for name in dir(kind)
+            if name.isupper() and isinstance(value := getattr(kind, name), int)}
+
+
+def seconds(duration: Any) -> float:
+    """Return a ROS duration in seconds."""
+    return float(duration.sec + duration.nanosec * 1e-9)
+
+
+# The command line -----------------------------------------------------------------------------
+def parser() -> Parser:
+    """Return the parser of the whole command."""
+    top = Parser(prog='muster', description=__doc__)
+    commands = top.add_subparsers(metavar='command', required=True)
+
+    def add(name: str, act: Any, example: str, remote: bool = True) -> argparse.ArgumentParser:
+        summary = str(act.__doc__).strip().splitlines()[0]
+        made: argparse.ArgumentParser = commands.add_parser(
+            name, help=summary, description=summary, epilog=f'example: {example}', add_help=act is not demo)
+        made.set_defaults(act=act)
+        if remote:
+            made.add_argument('--robot', default=bringup.default_robot(), metavar='NAME',
+                              help='the robot that is asked (default: %(default)s)')
+            made.add_argument('--timeout', type=bringup.within(float, 0.1, 3600), default=5.0,
+                              metavar='SECONDS', help='patience for an answer (default: %(default)s)')
+        return made
+
+    bringup.add_arguments(add('up', bringup.up, 'muster up --robot robot_1 --data /var/lib/muster', False))
+    add('demo', demo, 'muster demo --headless', False)
+    add('status', status, 'muster status --robot robot_1')
+    made = add('locks', locks, 'muster locks --robot robot_1 --prefix dock')
+    made.add_argument('--prefix', default='', help='only names that begin with it')
+    _limit(made)
+    made = add('devices', devices, 'muster devices --robot robot_1 --type camera')
+    for name in ('type', 'bus', 'capability'):
+        made.add_argument(f'--{name}', default='', help=f'only devices of this {name}')
+    made = add('events', events, 'muster events --robot robot_1 --since 120')
+    made.add_argument('--since', type=bringup.within(int, 0, 2**64 - 1), default=0,
+                      metavar='REVISION', help='first revision shown')
+    _limit(made)
+    return top
+
+
+def _limit(made: argparse.ArgumentParser) -> None:
+    made.add_argument('--limit', type=bringup.within(int, 1, 1000), default=100, metavar='1..1000',
+                      help='at most so many (default: %(default)s)')
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 1 where it failed, 2 where it was not understood."""
+    command_line = parser()
+    args = sys.argv[1:] if args is None else args
+    if any('\udc80' <= letter <= '\udcff' for letter in ''.join(args)):
+        command_line.error('an argument is not UTF-8')
+    options, others = command_line.parse_known_args(args)
+    options.arguments = others
+    if others and options.act is not demo:
+        command_line.error(f'unknown argument: {" ".join(others)}')
+    try:
+        shown = options.act(options)
+    except Failure as failure:
+        print(f'muster: {failure}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if isinstance(shown, Table):
+        Console().print(shown)
+        return 0
+    return int(shown or 0)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
