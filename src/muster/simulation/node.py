@@ -28,6 +28,8 @@ from visualization_msgs.msg import MarkerArray
 MAX_ROBOTS = 32
 #: The robots' markers are published so often [s of real time].
 MARKER_PERIOD = 0.2
+#: A tick that takes longer [s] drops the rest of its steps.
+MAX_TICK = 0.1
 WHEN = 'Taken over when the node is configured.'
 
 
@@ -108,7 +110,7 @@ class WorldNode(ManagedNode):
         timer = self.create_timer(MARKER_PERIOD, self._show, clock=self._steady)
         self._running.callback(self.destroy_timer, timer)
         self._running.callback(self._stop_time)
-        self._reported = (self._now(), self._world.time)
+        self._reported = (self._now(), self._world.time, 0, self._refused)
         self._pace()
 
     def deactivate(self) -> None:
@@ -159,7 +161,15 @@ class WorldNode(ManagedNode):
         self._pacer = self._ticks = None
 
     def _tick(self) -> None:
-        for _ in range(self._pacer.due(self._now()) if self._pacer else 0):
+        """Make the steps that are due, within a time that leaves the node answering."""
+        if self._pacer is None:
+            return
+        now = self._now()
+        due = self._pacer.due(now)
+        for done in range(due):
+            if self._now() - now > MAX_TICK:
+                self._pacer.dropped += due - done
+                break
             self._step()
 
     def _step(self) -> None:
@@ -170,6 +180,10 @@ class WorldNode(ManagedNode):
         for robot in self._robots:
             robot.publish_outcome(outcomes[robot.name])
             robot.publish_sensors(self._interval, stamp)
+
+    @property
+    def _refused(self) -> int:
+        return sum(robot.refused for robot in self._robots)
 
     # What else it does ------------------------------------------------------------------------
     def _plug(self) -> None:
@@ -192,17 +206,17 @@ class WorldNode(ManagedNode):
 
     def concerns(self) -> list[DiagnosticStatus]:
         """Report how fast time runs and which commands were refused."""
-        now, time = self._now(), self._world.time
-        factor = (time - self._reported[1]) / (now - self._reported[0])
-        self._reported = (now, time)
+        now, time, refused = self._now(), self._world.time, self._refused
         dropped = self._pacer.dropped if self._pacer else 0
-        refused = sum(robot.refused for robot in self._robots)
+        last_now, last_time, last_dropped, last_refused = self._reported
+        self._reported = (now, time, dropped, refused)
         level, message = DiagnosticStatus.OK, 'running' if self._pacer else 'paused'
-        if dropped:
+        if dropped > last_dropped:
             level = DiagnosticStatus.WARN
             message = "this machine is too slow: lower 'real_time_factor', 'rate' or the number of robots"
-        elif refused:
+        elif refused > last_refused:
             level, message = DiagnosticStatus.WARN, 'commands that were no finite numbers were ignored'
+        factor = (time - last_time) / (now - last_now)
         return [diagnostic(level, f'{self.get_fully_qualified_name()}: simulation', message, self.robot,
                            simulated_time=f'{time:.2f}', real_time_factor=f'{factor:.2f}',
                            dropped_steps=dropped, refused_commands=refused)]
