@@ -44,7 +44,7 @@ SPI_DEVICE = re.compile(r'spi\d+\.\d+')
 
 def relevant(record: Record) -> bool:
     """Return whether a record is (part of) hardware, or an interface that a user would look for."""
-    virtual = record.path.startswith('/devices/virtual/')
+    virtual = record.path.startswith(f'/devices/virtual/{record.subsystem}/')
     match record.subsystem:
         case 'tty':      # no consoles; of the PC's 32 ttyS only those with a UART (type 0 = PORT_UNKNOWN)
             return not virtual and record.attributes.get('type') != '0'
@@ -105,7 +105,7 @@ def assemble(key: str, members: Sequence[Record], records: Mapping[str, Record],
     product = f'{main.vendor_id}:{main.product_id}' if main.vendor_id else ''
     parts = (bus, product if bus == 'usb' else '', _position(key, main, records))
     position = '-'.join(part for part in parts if part)
-    identity = '-'.join((bus, product, serial)) if product and serial else position
+    identity = '-'.join(part for part in (bus, product, serial) if part) if serial else position
     return Device(
         id=clean(identity), fallback_id=clean(position), name=clean(_name(key, members, claim), 128), bus=bus,
         type=claim.type, confidence=claim.confidence, status=_status(members, claim),
@@ -145,7 +145,9 @@ def _position(key: str, main: Record, records: Mapping[str, Record]) -> str:
 
 def _serial(members: Sequence[Record]) -> str:
     for record in members:
-        serial = clean(record.properties.get('ID_SERIAL_SHORT') or record.attributes.get('serial', ''), 64)
+        told = (record.properties.get('ID_SERIAL_SHORT') or record.properties.get('HID_UNIQ')
+                or record.attributes.get('serial', ''))
+        serial = clean(told, 64)
         if not NO_SERIAL.fullmatch(serial):
             return serial
     return ''

@@ -74,12 +74,15 @@ class Worker:
 
     def stop(self, timeout: float = 2.0) -> bool:
         """End the thread; False where the source hangs, and then the thread is abandoned."""
+        if self._wake < 0:
+            return True
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         self._thread.join(timeout)
         if self._thread.is_alive():
             return False
         os.close(self._wake)
+        self._wake = -1
         return True
 
     def _run(self) -> None:

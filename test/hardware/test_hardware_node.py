@@ -1,0 +1,215 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a real process over DDS, on this machine's real kernel."""
+import os
+from pathlib import Path
+import signal
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from kernel import Tap
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from muster.hardware.devices import Change, Status
+from muster.ros import qos
+from muster_interfaces.msg import Device, DeviceArray, DeviceEvent, ErrorCode
+from muster_interfaces.srv import GetDevice, ListDevices
+from processes import wait_until
+import pytest
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from std_srvs.srv import Trigger
+
+pytestmark = pytest.mark.processes
+MODULE = 'muster.hardware.node'
+NODE = '/robot_1/hardware'
+LIDAR = {'id': 'virtual:robot_1:lidar', 'name': 'Simulated lidar', 'type': 'lidar', 'bus': 'virtual',
+         'confidence': 1.0, 'capabilities': ['range_scan']}
+
+
+def kinds(events: list[DeviceEvent], identity: str) -> list[int]:
+    """Return what happened to one device."""
+    return [event.type for event in events if event.device.id == identity]
+
+
+def ready(fleet) -> None:
+    """Wait until the node has read everything."""
+    assert fleet.probe.call(Trigger, f'{NODE}/scan').success
+
+
+def world(fleet, *devices: dict):
+    """Return a publisher of virtual devices that published these, and a function to publish others."""
+    publisher = fleet.probe.publisher(DeviceArray, '/robot_1/virtual_devices', qos.STATUS)
+
+    def publish(*devices: dict) -> None:
+        publisher.publish(DeviceArray(robot='robot_1', devices=[Device(**fields) for fields in devices]))
+
+    publish(*devices)
+    return publisher, publish
+
+
+def test_constants_are_those_of_the_messages() -> None:
+    assert all(getattr(Device, status.name) == status for status in Status)
+    assert all(getattr(DeviceEvent, change.name) == change for change in Change)
+
+
+def test_answers_events_and_hot_plug(fleet) -> None:
+    fleet.start_node(MODULE, 'robot_1')
+    events = fleet.probe.listen(DeviceEvent, f'{NODE}/events', qos.EVENTS)
+    lists = fleet.probe.listen(DeviceArray, f'{NODE}/devices', qos.STATUS)
+    ready(fleet)
+
+    listed = fleet.probe.call(ListDevices, f'{NODE}/list_devices')
+    assert listed.success and listed.devices and not any(d.simulated for d in listed.devices)
+    latched = wait_until(lambda: lists and lists[-1].devices and lists[-1], 10, 'the latched list')
+    assert latched.robot == 'robot_1' and {d.id for d in latched.devices} == {d.id for d in listed.devices}
+    pci = fleet.probe.call(ListDevices, f'{NODE}/list_devices', bus='pci').devices
+    assert len(pci) == len(os.listdir('/sys/bus/pci/devices')) if os.path.isdir('/sys/bus/pci/devices') else not pci
+    one = fleet.probe.call(GetDevice, f'{NODE}/get_device', id=listed.devices[0].id)
+    assert one.success and one.device == listed.devices[0]
+    missing = fleet.probe.call(GetDevice, f'{NODE}/get_device', id='none')
+    assert (missing.success, missing.error_code) == (False, ErrorCode.NOT_FOUND) and "'none'" in missing.message
+    assert fleet.probe.call(ListDevices, f'{NODE}/list_devices', status=99).error_code == ErrorCode.INVALID
+    assert fleet.probe.call(ListDevices, f'{NODE}/list_devices', type='teleporter').devices == []
+
+    tap = Tap('muster_node')
+    wait_until(lambda: DeviceEvent.CONNECTED in kinds(events, 'net-muster_node'), 10, 'plugged in')
+    tap.pull()
+    wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, 'net-muster_node'), 10, 'pulled out')
+    ready(fleet)  # what the scan adds would be an event too many
+    assert kinds(events, 'net-muster_node') == [
+        DeviceEvent.DISCOVERED, DeviceEvent.CONNECTED, DeviceEvent.DISCONNECTED]
+    numbers = [event.sequence for event in events]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    gone = fleet.probe.call(ListDevices, f'{NODE}/list_devices', status=Device.DISCONNECTED).devices
+    assert [d.id for d in gone] == ['net-muster_node']
+
+
+def test_virtual_devices_come_and_go_with_their_world(fleet) -> None:
+    node = fleet.start_node(MODULE, 'robot_1', {'disconnect_grace': 0.1, 'scan_interval': 0.5})
+    events = fleet.probe.listen(DeviceEvent, f'{NODE}/events', qos.EVENTS)
+    ready(fleet)
+    publisher, publish = world(fleet, LIDAR)
+    lidar, gps = LIDAR['id'], 'virtual:robot_1:gps'
+    wait_until(lambda: DeviceEvent.CONNECTED in kinds(events, lidar), 10, 'plugged in')
+    publish(LIDAR, {'id': gps, 'name': 'gps'})
+    wait_until(lambda: DeviceEvent.CONNECTED in kinds(events, gps), 10, 'a second one')
+    device = fleet.probe.call(GetDevice, f'{NODE}/get_device', id=lidar).device
+    assert device.simulated and device.type == 'lidar' and device.capabilities == ['range_scan']
+
+    for garbage, reason in (
+            ([{'id': 'x' * 100_000}], 'printable characters without /'), ([{'id': 'g', 'type': '$(rm)'}], 'type must be'),
+            ([{'id': 'g', 'status': 77}], '77 is not a valid Status'),
+            ([{'id': 'g', 'confidence': float('nan')}], 'confidence must be'),
+            ([{'id': 'g', 'nodes': ['n'] * 1000}], 'nodes has more than'),
+            ([{'id': str(n)} for n in range(1000)], 'more than 256 devices')):
+        publish(*garbage)
+        wait_until(lambda reason=reason: reason in node.text, 10, f'refusal: {reason}')
+    publish({'id': gps, 'name': 'gps'})
+    wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, lidar), 10, 'pulled out')
+    fleet.probe.node.destroy_publisher(publisher)
+    wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, gps), 10, 'the world is gone')
+    ready(fleet)
+    for identity in (lidar, gps):
+        assert kinds(events, identity) == [
+            DeviceEvent.DISCOVERED, DeviceEvent.CONNECTED, DeviceEvent.DISCONNECTED]
+    assert node.alive
+    assert not any(event.device.id in ('g', '0') for event in events)
+
+
+def test_a_pseudo_terminal_is_a_simulated_serial_port(fleet, tmp_path: Path) -> None:
+    controller, terminal = os.openpty()
+    link = tmp_path / 'ttySIM0'
+    link.symlink_to(os.ttyname(terminal))
+    fleet.start_node(MODULE, 'robot_1', {'serial_links': f"['{tmp_path}/tty*']"})
+    ready(fleet)
+    (port,) = [d for d in fleet.probe.call(ListDevices, f'{NODE}/list_devices', bus='tty').devices if d.simulated]
+    assert str(link) in port.nodes and port.type == 'serial_port' and port.capabilities == ['serial']
+    os.close(terminal)
+    os.close(controller)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_exit_code_0(fleet, number: signal.Signals) -> None:
+    node = fleet.start_node(MODULE, 'robot_1')
+    ready(fleet)
+    node.send(number)
+    assert node.wait() == 0
+    assert 'Traceback' not in node.text
+
+
+def test_lifecycle_and_live_parameters(fleet) -> None:
+    node = fleet.start_node(MODULE, 'robot_1', {'autostart': False})
+    change = (ChangeState, f'{NODE}/change_state')
+
+    def transition(label: str) -> bool:
+        return fleet.probe.call(*change, transition=Transition(label=label)).success
+
+    def set_interval(value: float) -> object:
+        given = Parameter(name='scan_interval', value=ParameterValue(
+            type=ParameterType.PARAMETER_DOUBLE, double_value=value))
+        return fleet.probe.call(SetParameters, f'{NODE}/set_parameters', parameters=[given]).results[0]
+
+    assert transition('configure')
+    refused = fleet.probe.call(ListDevices, f'{NODE}/list_devices')
+    assert (refused.success, refused.error_code) == (False, ErrorCode.INACTIVE) and 'ros2 lifecycle' in refused.message
+    assert not fleet.probe.call(Trigger, f'{NODE}/scan').success
+    _publisher, _publish = world(fleet, LIDAR)  # while it is not active; counts when it is
+    for _ in range(2):
+        assert transition('activate')
+        ready(fleet)
+        found = {d.id for d in fleet.probe.call(ListDevices, f'{NODE}/list_devices').devices}
+        assert LIDAR['id'] in found and len(found) > 1
+        assert transition('deactivate')
+    assert set_interval(1.0).successful
+    assert 'scan_interval' in set_interval(0.0).reason and not set_interval(float('nan')).successful
+    assert transition('cleanup') and transition('configure') and transition('activate')
+    ready(fleet)
+    assert node.alive and 'Traceback' not in node.text
+
+
+def test_two_robots_do_not_mix(fleet) -> None:
+    for robot in ('robot_1', 'robot_2'):
+        fleet.start_node(MODULE, robot)
+    ready(fleet)
+    assert fleet.probe.call(Trigger, '/robot_2/hardware/scan').success
+    _publisher, _publish = world(fleet, LIDAR)
+    wait_until(lambda: fleet.probe.call(GetDevice, f'{NODE}/get_device', id=LIDAR['id']).success, 10, 'robot_1 has it')
+    assert not fleet.probe.call(GetDevice, '/robot_2/hardware/get_device', id=LIDAR['id']).success
+
+
+def test_diagnostics_tell_how_the_sources_are(fleet) -> None:
+    fleet.start_node(MODULE, 'robot_1')
+    heard = fleet.probe.listen(DiagnosticArray, '/diagnostics', 10)
+    ready(fleet)
+
+    def status(concern: str) -> DiagnosticStatus | None:
+        return next((s for array in heard[::-1] for s in array.status if s.name == f'{NODE}: {concern}'), None)
+
+    devices = wait_until(lambda: status('devices'), 10, 'diagnostics')
+    assert devices.level == DiagnosticStatus.OK and 'connected' in devices.message
+    assert wait_until(lambda: status('source udev'), 10, 'the source').level == DiagnosticStatus.OK
+
+
+@pytest.mark.parametrize(('parameters', 'named'), [
+    ({'scan_intervall': 1.0}, "unknown parameter 'scan_intervall'; did you mean 'scan_interval'?"),
+    ({'scan_interval': -1.0}, "parameter 'scan_interval' must be within"),
+    ({'serial_links': "['relative/*']"}, "'relative/*' must be an absolute path"),
+    ({'device_files': "['/nowhere/*.yaml']"}, "no file matches '/nowhere/*.yaml'")])
+def test_wrong_parameters_are_named_and_the_node_lives(fleet, parameters: dict, named: str) -> None:
+    node = fleet.start_node(MODULE, 'robot_1', parameters)
+    wait_until(lambda: named in node.text, 20, f'{named!r} in the log')
+    assert node.alive
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
+
+
+def test_an_operators_own_device_file_counts_and_a_wrong_one_is_named(fleet, tmp_path: Path) -> None:
+    file = tmp_path / 'mine.yaml'
+    file.write_text("rules:\n- {match: {subsystem: pci}, type: my_board, confidence: 1.0, source: me}\n")
+    fleet.start_node(MODULE, 'robot_1', {'device_files': f"['{file}']"})
+    ready(fleet)
+    mine = fleet.probe.call(ListDevices, f'{NODE}/list_devices', type='my_board').devices
+    assert len(mine) == len(fleet.probe.call(ListDevices, f'{NODE}/list_devices', bus='pci').devices)
+    file.write_text('rules:\n- {mach: {subsystem: pci}}\n')
+    node = fleet.start_node(MODULE, 'robot_2', {'device_files': f"['{file}']"})
+    wait_until(lambda: f"{file}:2: 'mach' is unknown here" in node.text, 20, 'the file, line and key in the log')

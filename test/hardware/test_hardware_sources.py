@@ -1,0 +1,286 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The sources on this machine's real kernel, and the worker that runs them."""
+from collections.abc import Callable, Iterator
+import errno
+import os
+from pathlib import Path
+import queue
+import threading
+import time
+
+from kernel import RULES, Tap
+from muster.hardware.devices import Device, Report
+from muster.hardware.registry import Registry
+from muster.hardware.sources import udev as udev_module, virtual
+from muster.hardware.sources.serial import MAX_LINKS, SerialLinks
+from muster.hardware.sources.udev import open_context, UdevSource
+from muster.hardware.sources.worker import pause, Source, Worker
+import pytest
+import pyudev._ctypeslib.utils as pyudev_loader
+
+SYS = Path('/sys')
+HOUR = 3600.0
+
+
+def expected_paths() -> set[str]:
+    """Return what /sys of this machine says must be listed, found without Muster."""
+    found = {str(p.resolve()) for p in (SYS / 'bus/pci/devices').glob('*')}
+    found |= {str(p.resolve()) for p in (SYS / 'bus/usb/devices').glob('*') if (p / 'idVendor').exists()}
+    interfaces = [p for p in (SYS / 'class/net').glob('*') if p.name != 'lo' and (p / 'uevent').exists()]
+    interfaces += [p for p in (SYS / 'class/tty').glob('ttyS*') if (p / 'type').read_text().strip() != '0']
+    interfaces += [p for p in (SYS / 'block').glob('*') if 'virtual' not in str(p.resolve())]
+    for interface in (p.resolve() for p in interfaces):
+        if not any(str(above) in found for above in interface.parents):
+            found.add(str(interface))
+    return found
+
+
+@pytest.fixture
+def udev() -> Iterator[UdevSource]:
+    """Return the source of this machine's hardware."""
+    source = UdevSource(RULES)
+    yield source
+    source.close()
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., 'Started']]:
+    """Return a function that starts a worker for a source; all are stopped afterwards."""
+    running: list[Started] = []
+
+    def start(source: Source, interval: float = HOUR) -> Started:
+        running.append(Started(source, interval))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.worker.stop()
+
+
+class Started:
+    """A running worker and what it delivers."""
+
+    def __init__(self, source: Source, interval: float) -> None:
+        """Start it."""
+        self.reports: queue.Queue[Report] = queue.Queue()
+        self.worker = Worker(source, interval, self.reports.put)
+        self.worker.start()
+
+    def until(self, condition: Callable[[Report], object]) -> Report:
+        """Return the first report for which `condition` is true."""
+        deadline = time.monotonic() + 20
+        while True:
+            report = self.reports.get(timeout=max(0.01, deadline - time.monotonic()))
+            if condition(report):
+                return report
+
+
+# udev -----------------------------------------------------------------------------------------
+def test_the_list_equals_sys(udev: UdevSource) -> None:
+    report = udev.scan('first scan')
+    assert report.complete and report.problem == ''
+    assert expected_paths() <= {device.path for device in report.present.values()}
+    listed = ' '.join(node for device in report.present.values() for node in device.nodes)
+    assert not any(name in listed for name in ('/dev/loop', '/dev/ram', '/dev/tty1', '/dev/ptmx', '/dev/console'))
+    assert len({device.id for device in report.present.values()}) == len(report.present)
+
+
+def test_libudev_and_sysfs_see_the_same(udev: UdevSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError('No library named udev')
+
+    with_udev = udev.scan('first scan')
+    monkeypatch.setattr(udev_module, 'open_context', missing)
+    without = UdevSource(RULES).scan('first scan')
+    assert set(without.present) == set(with_udev.present)
+    assert 'libudev was not found' in without.problem and 'apt install' in without.problem
+
+
+def test_libudev_is_found_where_the_loader_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(name: str) -> None:
+        return None
+
+    monkeypatch.setattr(pyudev_loader, 'find_library', blind)
+    assert list(open_context().list_devices(subsystem='net'))
+    assert pyudev_loader.find_library is blind
+
+
+def test_without_netlink_it_scans(udev: UdevSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, 'Protocol not supported')
+
+    monkeypatch.setattr(udev_module.pyudev.Monitor, 'from_netlink', refused)
+    report = udev.scan('first scan')
+    assert report.present and 'kernel events cannot be received' in report.problem
+
+
+def test_a_real_interface_is_plugged_in_and_pulled_out(udev: UdevSource, started) -> None:
+    worker = started(udev)
+    worker.until(lambda report: report.complete)
+    tap = Tap('muster_hot')
+    path = '/devices/virtual/net/muster_hot'
+    added = worker.until(lambda report: path in report.present)
+    assert added.present[path].id == 'net-muster_hot' and not added.complete
+    assert added.reason.startswith('kernel event add')
+    tap.pull()
+    assert 'remove' in worker.until(lambda report: path in report.gone).reason
+
+
+def test_a_change_event_without_a_change_is_no_news(udev: UdevSource, started) -> None:
+    tap = Tap('muster_same')
+    path = Path('/sys/class/net/muster_same/uevent')
+    if not os.access(path, os.W_OK):
+        pytest.skip('/sys is not writable here')
+    registry = Registry()
+    worker = started(udev)
+    registry.apply(worker.until(lambda report: report.complete), 0.0, 0)
+    path.write_text('change')
+    report = worker.until(lambda report: 'change' in report.reason)
+    assert registry.apply(report, 1.0, 0) == []
+    tap.pull()
+
+
+def test_a_dead_monitor_is_replaced_and_nothing_is_missed(udev: UdevSource, started) -> None:
+    worker = started(udev)
+    worker.until(lambda report: report.complete)
+    udev._opened -= HOUR  # as if it had worked for long
+    tap = Tap('muster_dead')
+    worker.until(lambda report: '/devices/virtual/net/muster_dead' in report.present)
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    os.dup2(read_end, udev._monitor.fileno())  # from now on poll says POLLHUP
+    os.close(read_end)
+    tap.pull()
+    # The thread still waits on the old socket; a requested scan makes it poll the new, broken one.
+    worker.worker.request_scan()
+    lost = worker.until(lambda report: report.reason == 'kernel events were lost')
+    assert lost.complete and lost.problem == '' and '/devices/virtual/net/muster_dead' not in lost.present
+    again = Tap('muster_dead')
+    worker.until(lambda report: '/devices/virtual/net/muster_dead' in report.present and not report.complete)
+    again.pull()
+
+
+def test_a_monitor_that_dies_at_once_does_not_spin(udev: UdevSource) -> None:
+    udev.scan('first scan')
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    os.dup2(read_end, udev._monitor.fileno())
+    os.close(read_end)
+    wake = os.eventfd(0)
+    report = udev.wait(1.0, wake)
+    assert report is not None and not report.complete and 'kernel events were lost' in report.problem
+    assert udev.wait(0.0, wake) is None, 'it waits for the next scan'
+    assert udev.scan('periodic scan').problem == ''
+    os.close(wake)
+
+
+# worker ---------------------------------------------------------------------------------------
+class Moody:
+    """A source that fails or hangs when told to."""
+
+    name = 'moody'
+
+    def __init__(self) -> None:
+        """Begin well."""
+        self.failure: Exception | None = None
+        self.hang = threading.Event()
+        self.hang.set()
+        self.closed = False
+
+    def scan(self, reason: str) -> Report:
+        """Do as told."""
+        self.hang.wait()
+        if self.failure:
+            raise self.failure
+        return Report(self.name, {}, reason)
+
+    def wait(self, timeout: float, wake: int) -> Report | None:
+        """Find nothing."""
+        pause(timeout, wake)
+        return None
+
+    def close(self) -> None:
+        """Remember."""
+        self.closed = True
+
+
+def test_a_scan_that_was_asked_for_is_answered(started) -> None:
+    worker = started(Moody())
+    assert worker.until(lambda report: True).reason == 'first scan'
+    for _ in range(20):
+        number = worker.worker.request_scan()
+        assert worker.until(lambda report, number=number: report.scan >= number).reason == 'requested scan'
+
+
+def test_a_source_that_raises_is_tried_again(started) -> None:
+    source = Moody()
+    source.failure = OSError(errno.EIO, 'bus on fire')
+    worker = started(source, 0.02)
+    failed = worker.until(lambda report: report.problem)
+    assert 'bus on fire' in failed.problem and not failed.complete
+    source.failure = None
+    assert worker.until(lambda report: not report.problem).complete
+
+
+def test_a_source_that_hangs_is_abandoned(started) -> None:
+    source = Moody()
+    source.hang.clear()
+    worker = started(source)
+    assert worker.worker.stop(timeout=0.05) is False
+    source.hang.set()
+    assert worker.worker.stop() is True and source.closed
+
+
+# pseudo-terminals -----------------------------------------------------------------------------
+def test_a_link_to_a_pseudo_terminal_is_a_simulated_serial_port(tmp_path: Path, started) -> None:
+    controller, terminal = os.openpty()
+    worker = started(SerialLinks([f'{tmp_path}/tty*']))
+    assert not worker.until(lambda report: report.complete).present
+    link = tmp_path / 'tty_gps'
+    link.symlink_to(os.ttyname(terminal))
+    found = worker.until(lambda report: report.present).present[str(link)]
+    assert (found.bus, found.type, found.simulated) == ('tty', 'serial_port', True)
+    assert found.nodes == (str(link), os.ttyname(terminal)) and '/' not in found.id
+    os.close(terminal)
+    os.close(controller)  # the other side went; the link dangles
+    worker.until(lambda report: not report.present)
+
+
+def test_other_files_and_endless_directories_are_not_serial_ports(tmp_path: Path) -> None:
+    (tmp_path / 'tty_file').write_text('')
+    (tmp_path / 'tty_loop').symlink_to(tmp_path / 'tty_loop')
+    (tmp_path / 'tty_null').symlink_to('/dev/null')
+    source = SerialLinks([f'{tmp_path}/tty*'])
+    assert source.scan('first scan') == Report('serial_links', {}, 'first scan')
+    for number in range(MAX_LINKS):
+        (tmp_path / f'tty{number}').write_text('')
+    assert f'more than {MAX_LINKS}' in source.scan('again').problem
+
+
+# virtual devices ------------------------------------------------------------------------------
+LIDAR = Device(id='virtual:robot_1:lidar', name='lidar', bus='virtual', type='lidar')
+
+
+def test_virtual_devices_are_always_marked() -> None:
+    (device,) = virtual.snapshot([LIDAR]).present.values()
+    assert device.simulated and device.fallback_id == 'virtual-virtual:robot_1:lidar'
+
+
+@pytest.mark.parametrize(('wrong', 'named'), [
+    ({'id': ''}, 'id'), ({'id': 'x' * 300}, 'id'), ({'id': 'a\nb'}, 'id'), ({'id': '../x'}, 'id'),
+    ({'name': 'x' * 300}, 'name'), ({'path': '\0'}, 'path'), ({'type': 'Li dar'}, 'type'),
+    ({'capabilities': ('',)}, 'capabilities'), ({'capabilities': ('x',) * 65}, 'capabilities'),
+    ({'nodes': ('x' * 257,)}, 'nodes'), ({'properties': (('k', 'v'),) * 65}, 'properties'),
+    ({'confidence': float('nan')}, 'confidence'), ({'confidence': 2.0}, 'confidence')])
+def test_a_wrong_virtual_device_is_refused_by_name(wrong: dict, named: str) -> None:
+    fields = {'id': 'good', 'name': 'n', 'bus': '', **wrong}
+    with pytest.raises(virtual.SnapshotError, match=named):
+        virtual.snapshot([LIDAR, Device(**fields)])
+
+
+def test_too_many_or_double_virtual_devices_are_refused() -> None:
+    with pytest.raises(virtual.SnapshotError, match='twice'):
+        virtual.snapshot([LIDAR, LIDAR])
+    with pytest.raises(virtual.SnapshotError, match='more than 256'):
+        virtual.snapshot(Device(id=f'd{n}', name='', bus='') for n in range(257))
