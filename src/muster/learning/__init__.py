@@ -1,2 +1,7 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
+"""Learning: from sensors to actions by configuration; importable without ROS."""
+from muster.learning.agent import ReinforcementLearningAgent
+from muster.learning.agents.base import LearningMode
+
+__all__ = ['LearningMode', 'ReinforcementLearningAgent']

@@ -1,0 +1,80 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Off-line training: the node's own control cycle in a simulated environment, on virtual time."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from muster.learning.agents.base import Agent, LearningMode
+from muster.learning.agents.q_learning import QLearning, QLearningParameters
+from muster.learning.cycle import ControlCycle, End, EpisodeRecord
+from muster.learning.discretiser import Discretiser
+from muster.learning.specification import Specification
+
+
+class Environment(Protocol):
+    """
+    A world for one robot, that speaks in messages like the real one.
+
+    Messages are pairs of topic and anything with the attributes of the message type; topics are
+    those of the specification.
+    """
+
+    def command(self) -> Any:
+        """Return an empty command message."""
+
+    def reset(self) -> Iterable[tuple[str, Any]]:
+        """Begin an episode and return the first messages."""
+
+    def step(self, command: Any, seconds: float) -> Iterable[tuple[str, Any]]:
+        """Obey `command` for `seconds` and return the messages sent meanwhile, in order."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came out: the trained agent, and every ended episode in order."""
+
+    agent: Agent[Any]
+    episodes: list[EpisodeRecord]
+    steps: int
+
+    @property
+    def returns(self) -> list[float]:
+        """Return the sum of rewards of each episode."""
+        return [episode.total for episode in self.episodes]
+
+
+def make_agent(specification: Specification, seed: int | None = None) -> QLearning:
+    """Make the agent that a specification describes; it knows nothing yet."""
+    assert isinstance(specification.hyperparameters, QLearningParameters)
+    edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
+    return QLearning(len(specification.action.names), specification.hyperparameters, seed, Discretiser(edges))
+
+
+def train(specification: Specification, environment: Environment, steps: int, seed: int | None = None,
+          agent: Agent[Any] | None = None, mode: LearningMode = LearningMode.MIXED) -> Training:
+    """
+    Run `steps` control cycles of a specification in an environment, as fast as the machine can.
+
+    Goes on with `agent`, if given. With mode EXPLOITATION it evaluates; EXPLORATION acts at random.
+    """
+    agent = agent or make_agent(specification, seed)
+    cycle = ControlCycle(specification, agent, mode)
+    period = 1.0 / specification.rate
+    episodes: list[EpisodeRecord] = []
+    messages = environment.reset()
+    for number in range(steps):
+        now = number * period
+        for topic, message in messages:
+            cycle.receive(topic, message, now)
+        decision = cycle.step(now, now)
+        if decision.ended:
+            episodes.append(decision.ended)
+        if decision.ended and decision.ended.end is End.TIME_LIMIT:
+            cycle.make_safe('a new episode begins elsewhere')
+            messages = environment.reset()
+        else:
+            messages = environment.step(cycle.write(decision, environment.command()), period)
+    return Training(agent, episodes, steps)
