@@ -23,10 +23,12 @@ def usb(port: str, vendor: str, product: str, *interfaces: str, serial: str = ''
     path = root
     for depth in range(1, chain.count('.') + 2):
         path += f'/{bus}-' + '.'.join(chain.split('.')[:depth])
-    attributes = {'idVendor': vendor, 'idProduct': product, 'serial': serial, 'bDeviceClass': device_class[:2],
-                  'bDeviceSubClass': device_class[2:4], 'bDeviceProtocol': device_class[4:]}
+    attributes = {'idVendor': vendor, 'idProduct': product, 'serial': serial,
+                  'bDeviceClass': device_class[:2], 'bDeviceSubClass': device_class[2:4],
+                  'bDeviceProtocol': device_class[4:]}
     records = [
-        Record(host, 'pci', driver='xhci_hcd', attributes={'vendor': '0x8086', 'device': '0x9d2f', 'class': '0x0c0330'}),
+        Record(host, 'pci', driver='xhci_hcd', attributes={
+            'vendor': '0x8086', 'device': '0x9d2f', 'class': '0x0c0330'}),
         Record(root, 'usb', 'usb_device', 'usb', attributes={
             'idVendor': '1d6b', 'idProduct': '0002', 'version': ' 2.00', 'bDeviceClass': '09',
             'bDeviceSubClass': '00', 'bDeviceProtocol': '01'}),
