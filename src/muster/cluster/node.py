@@ -21,6 +21,7 @@ from muster.ros.node import ConfigurationError, diagnostic, ManagedNode, NAME
 from muster.ros.parameters import ParameterSpec
 from muster.ros.qos import EVENTS, STATUS
 from muster_interfaces.msg import ClusterEvent, ClusterStatus
+from rclpy.clock import Clock, ClockType
 
 #: The transport's thread must get the interpreter quickly from the node's (docs/cluster.md).
 SWITCH_INTERVAL = 0.0005
@@ -76,7 +77,8 @@ class ClusterNode(ManagedNode):
         """Declare the parameters."""
         super().__init__('cluster', PARAMETERS)
         self._engine: Engine | None = None
-        self._retry = self.create_timer(RETRY_PERIOD, self._try_again, autostart=False)
+        self._retry = self.create_timer(RETRY_PERIOD, self._try_again, autostart=False,
+                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     # Lifecycle ---------------------------------------------------------------------------------
     def configure(self) -> None:

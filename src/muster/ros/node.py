@@ -10,6 +10,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from muster.ros.parameters import Parameters, ParameterSpec
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_msgs.msg import Header
 
@@ -50,7 +51,9 @@ class ManagedNode(LifecycleNode):
         self.parameters = Parameters(self, (*COMMON_PARAMETERS, *specs), self.parameters_changed)
         self._diagnostics = super().create_publisher(
             DiagnosticArray, self.parameters['diagnostics_topic'], 10)
-        self._diagnostics_timer = self.create_timer(1.0, self.publish_diagnostics)
+        # On the steady clock: with `use_sim_time` a paused simulation must not silence a node.
+        self._diagnostics_timer = self.create_timer(
+            1.0, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     @property
     def robot(self) -> str:
