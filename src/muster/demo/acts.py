@@ -211,7 +211,8 @@ class Acts:
         trained = self._drive('with the trained model', LearningStatus.EXPLOITATION)
         self.summary.figures['live'] = {'seconds': DRIVE_SECONDS, 'untrained': untrained, 'trained': trained}
         self.summary.claim(
-            'learning', f'live on the robots, {DRIVE_SECONDS:.0f} s of real time each: more reward than at random',
+            'learning', f'live on the robots, {DRIVE_SECONDS:.0f} s of real time each: more reward than '
+            'at random',
             f"{untrained['reward']:.1f} -> {trained['reward']:.1f} together, goals {untrained['goals']} -> "
             f"{trained['goals']}, collisions {untrained['collisions']} -> {trained['collisions']}",
             trained['reward'] > untrained['reward'])
