@@ -50,12 +50,12 @@ class Tap:
 
     TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | bytes) -> None:
         """Plug it in; skip the test where that is not allowed."""
         try:
             self._file = os.open('/dev/net/tun', os.O_RDWR | os.O_CLOEXEC)
             fcntl.ioctl(self._file, self.TUNSETIFF,
-                        struct.pack('16sH22x', name.encode(), self.IFF_TAP | self.IFF_NO_PI))
+                        struct.pack('16sH22x', os.fsencode(name), self.IFF_TAP | self.IFF_NO_PI))
         except OSError as error:
             pytest.skip(f'no network interface can be made here (root and /dev/net/tun are needed): {error}')
 

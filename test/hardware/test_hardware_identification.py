@@ -180,7 +180,7 @@ def test_a_wrong_rule_is_named_with_file_line_and_key(tmp_path: Path, text: str,
         read_rules(rules(tmp_path, text))
 
 
-@pytest.mark.parametrize('text', ['rules: [', '[' * 100_000, 'a: &a [*a]', '\0', '&x', '- 1'])
+@pytest.mark.parametrize('text', ['rules: [', '[' * 5000, 'a: &a [*a]', '\0', '&x', '- 1'])
 def test_what_is_no_rule_file_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(RuleError, match=r'mine\.yaml'):
         read_rules(rules(tmp_path, text))

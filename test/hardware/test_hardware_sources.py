@@ -86,7 +86,7 @@ def test_the_list_equals_sys(udev: UdevSource) -> None:
     assert len({device.id for device in report.present.values()}) == len(report.present)
 
 
-def test_libudev_and_sysfs_see_the_same(udev: UdevSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_libudev_it_sees_the_same(udev: UdevSource, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ImportError('No library named udev')
 
@@ -102,7 +102,7 @@ def test_libudev_is_found_where_the_loader_finds_nothing(monkeypatch: pytest.Mon
         return None
 
     monkeypatch.setattr(pyudev_loader, 'find_library', blind)
-    assert list(open_context().list_devices(subsystem='net'))
+    assert list(open_context().list_devices(subsystem='tty'))
     assert pyudev_loader.find_library is blind
 
 
@@ -125,6 +125,18 @@ def test_a_real_interface_is_plugged_in_and_pulled_out(udev: UdevSource, started
     assert added.reason.startswith('kernel event add')
     tap.pull()
     assert 'remove' in worker.until(lambda report: path in report.gone).reason
+
+
+def test_a_name_that_is_no_text_disturbs_nobody(udev: UdevSource, started) -> None:
+    worker = started(udev)
+    before = worker.until(lambda report: report.complete)
+    tap = Tap(b'muster\xff\xfe')
+    number = worker.worker.request_scan()
+    present = worker.until(lambda report: report.scan >= number).present
+    assert [device.id for key, device in present.items() if key not in before.present] == ['net-muster']
+    tap.pull()
+    number = worker.worker.request_scan()
+    assert worker.until(lambda report: report.scan >= number).present.keys() == before.present.keys()
 
 
 def test_a_change_event_without_a_change_is_no_news(udev: UdevSource, started) -> None:

@@ -60,8 +60,12 @@ def relevant(record: Record) -> bool:
             return record.device_type == 'scsi_device'
         case 'drm':      # neither the connectors nor the render twin of a card
             return re.fullmatch(r'card\d+', record.name) is not None
-        case 'gpio':
-            return record.name.startswith('gpiochip')
+        case 'gpio':     # the chips, not their twins of the old sysfs interface
+            return record.node.startswith('/dev/gpiochip')
+        case 'iio':
+            return record.name.startswith('iio:device')
+        case 'bluetooth':  # adapters, not connections
+            return record.device_type != 'link'
         case 'i2c':      # chips, not adapters
             return I2C_CLIENT.fullmatch(record.name) is not None
         case 'spi':

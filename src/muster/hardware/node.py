@@ -159,6 +159,7 @@ class HardwareNode(ManagedNode):
         self._registry.forget_after = self.parameters['forget_after']
         for worker in self._workers:
             worker.interval = self.parameters['scan_interval']
+            worker.request_scan()  # the new interval begins now
 
     def _keep(self, entity: Any, destroy: Any) -> Any:
         self._entities.append((destroy, entity))

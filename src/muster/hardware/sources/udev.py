@@ -1,9 +1,9 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The hardware that the kernel knows: enumeration and live events through libudev."""
+"""The hardware that the kernel knows: sysfs, with libudev's database and live events."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 import select
@@ -50,13 +50,14 @@ class UdevSource:
         self._records: dict[str, Record] = {}
         self._context: pyudev.Context | None = None
         self._monitor: pyudev.Monitor | None = None
+        self._sender = ''
         self._opened = 0.0
         self._problem = ''
 
     def scan(self, reason: str) -> Report:
         """Read everything; the monitor is opened first, so that nothing is lost in between."""
         self._open()
-        records = (self._read(path) for path in set(self._paths()))
+        records = (self._read(path) for path in set(sysfs.paths()))
         self._records = {record.path: record for record in records if record is not None}
         present = {key: assemble(key, members, self._records, self._rules)
                    for key, members in groups(self._records).items()}
@@ -85,11 +86,11 @@ class UdevSource:
     def _open(self) -> None:
         try:
             self._context = self._context or open_context()
-            if self._monitor is None:
-                source = 'udev' if UDEV_CONTROL.exists() else 'kernel'
-                monitor = pyudev.Monitor.from_netlink(self._context, source)
+            sender = 'udev' if UDEV_CONTROL.exists() else 'kernel'
+            if self._monitor is None or sender != self._sender:
+                monitor = pyudev.Monitor.from_netlink(self._context, sender)
                 monitor.start()
-                self._monitor, self._opened = monitor, time.monotonic()
+                self._monitor, self._sender, self._opened = monitor, sender, time.monotonic()
             self._problem = ''
         except ImportError:
             self._problem = ('libudev was not found: changes are seen at the periodic scan only; '
@@ -97,14 +98,6 @@ class UdevSource:
         except OSError as error:
             self._problem = (f'kernel events cannot be received ({error}): changes are seen at the periodic '
                              'scan only; in a container share the network namespace of the host')
-
-    def _paths(self) -> Iterable[str]:
-        if self._context is None:
-            return sysfs.paths()
-        enumerator = self._context.list_devices()
-        for subsystem in ATTRIBUTES:
-            enumerator.match_subsystem(subsystem)
-        return (device.device_path for device in enumerator)
 
     def _read(self, path: str) -> Record | None:
         """Read one relevant device, with what udev's database adds to sysfs, as ID_SERIAL_SHORT."""
@@ -116,7 +109,7 @@ class UdevSource:
         try:
             known = pyudev.Devices.from_path(self._context, path).properties
             return replace(record, properties={**record.properties, **dict(known.items())})
-        except (pyudev.DeviceNotFoundError, UnicodeDecodeError, KeyError):
+        except (pyudev.DeviceNotFoundError, UnicodeError):  # gone in between, or a name that is no text
             return record
 
     def _receive(self, timeout: float, wake: int) -> list[KernelEvent]:

@@ -88,8 +88,7 @@ class Worker:
     def _run(self) -> None:
         reason = 'first scan'
         while not self._stopping:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
+            self._drain_wake()
             answered = self._requested
             try:
                 self._hand_over(replace(self.source.scan(reason), scan=answered))
@@ -103,13 +102,18 @@ class Worker:
 
     def _watch(self, answered: int) -> None:
         due = time.monotonic() + self.interval
-        while not self._stopping and self._requested == answered:
+        while True:
+            self._drain_wake()  # before looking at why it was woken
             left = due - time.monotonic()
-            if left <= 0:
+            if self._stopping or self._requested != answered or left <= 0:
                 return
             report = self.source.wait(left, self._wake)
             if report is not None:
                 self._hand_over(report)
+
+    def _drain_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
 
     def _hand_over(self, report: Report) -> None:
         if not self._stopping:
