@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 MAXIMUM_BYTES = 65536
+MAXIMUM_DEPTH = 16
 _REQUIRED: Any = object()
 _TEXT = 'tag:yaml.org,2002:str'
 _BOOLEAN = 'tag:yaml.org,2002:bool'
@@ -136,6 +137,24 @@ class Section:
             raise self.error(f"unknown key '{key}'; {hint}", self._all[key])
 
 
+def _line(mark: Any) -> int:
+    """Return the line of a mark as people count, 0 where the parser left none."""
+    return 0 if mark is None else mark.line + 1
+
+
+def _check_events(path: Path, text: str) -> None:
+    """Refuse what lets a small file cost much: aliases, and nesting whose parsing is quadratic."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        where = f'{path}, line {_line(event.start_mark)}'
+        if depth > MAXIMUM_DEPTH:
+            raise SpecificationError(f'{where}: nested more than {MAXIMUM_DEPTH} levels')
+        if isinstance(event, yaml.AliasEvent):
+            raise SpecificationError(f"{where}: aliases are not allowed: write out what '*{event.anchor}' "
+                                     'stands for')
+
+
 def read_document(path: Path) -> Section:
     """
     Return the top mapping of a YAML file of at most 64 KiB.
@@ -149,18 +168,14 @@ def read_document(path: Path) -> Section:
         if len(content) > MAXIMUM_BYTES:
             raise SpecificationError(f'{path}: larger than {MAXIMUM_BYTES} bytes')
         text = content.decode()
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise SpecificationError(f'{path}, line {event.start_mark.line + 1}: aliases are not '
-                                         f"allowed: write out what '*{event.anchor}' stands for")
+        _check_events(path, text)
         node = yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise SpecificationError(f'{path}: cannot be read: {error.strerror}') from error
     except UnicodeDecodeError as error:
         raise SpecificationError(f'{path}: is not UTF-8 text') from error
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 0
+        line = _line(error.problem_mark or error.context_mark)
         raise SpecificationError(f'{path}, line {line}: is not YAML: {error.problem}') from error
     except (yaml.YAMLError, RecursionError) as error:
         raise SpecificationError(f'{path}: is not YAML: {error}') from error

@@ -34,6 +34,7 @@ import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from std_msgs.msg import Bool
@@ -142,9 +143,11 @@ class LearningNode(ManagedNode):
         for topic, kind in types.items():
             self._subscribe(kind, topic, partial(self._take, topic),
                             qos.SENSORS if topic in sensors else qos.EVENTS)
-        # A latched stop must arrive, and so must one of a publisher that latches nothing.
-        self._subscribe(Bool, 'emergency_stop', self._take_stop, qos.STATUS)
-        self._subscribe(Bool, 'emergency_stop', self._take_stop, qos.EVENTS)
+        # A latched stop must arrive, and so must one of a publisher that latches nothing; that the
+        # latter does not suit the former's subscription is no news.
+        for profile in (qos.STATUS, qos.EVENTS):
+            self._subscribe(Bool, 'emergency_stop', self._take_stop, profile,
+                            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
 
     def _make_services(self) -> None:
         waiting = ReentrantCallbackGroup()  # these wait for the disk, and others must be served meanwhile
@@ -162,8 +165,9 @@ class LearningNode(ManagedNode):
         self._entities.append((self.destroy_lifecycle_publisher, publisher))
         return publisher
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: Any) -> None:
-        subscription = self.create_subscription(kind, topic, callback, profile)
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: Any,
+                   **arguments: Any) -> None:
+        subscription = self.create_subscription(kind, topic, callback, profile, **arguments)
         self._entities.append((self.destroy_subscription, subscription))
 
     def _take(self, topic: str, message: Any) -> None:

@@ -1,0 +1,56 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped specification in the simulated world: it learns, reproducibly and fast."""
+from pathlib import Path
+
+from muster.learning.agents.base import LearningMode
+from muster.learning.specification import load_specification
+from muster.learning.training import train, Training
+from muster.simulation.environment import WorldEnvironment
+from muster.simulation.world import World, WorldConfig
+import numpy as np
+import pytest
+
+SPECIFICATION = load_specification(Path(__file__).parents[2] / 'config' / 'learning' / 'goal_seeking.yaml')
+
+
+def world(seed: int) -> WorldEnvironment:
+    return WorldEnvironment(World(WorldConfig(), ['robot_1'], seed), 'robot_1')
+
+
+def outcome(training: Training, environment: WorldEnvironment) -> tuple[float, float]:
+    """Return the mean return, and the part of all ends by goal or collision that was a goal."""
+    return float(np.mean(training.returns)), environment.goals / (environment.goals + environment.collisions)
+
+
+@pytest.mark.parametrize('seed', [1, 2, 3])
+def test_goal_seeking_improves_clearly_over_chance(seed: int) -> None:
+    environment = world(seed)
+    by_chance = train(SPECIFICATION, environment, 5000, seed, mode=LearningMode.EXPLORATION)
+    random = outcome(by_chance, environment)
+    trained = train(SPECIFICATION, world(seed), 30_000, seed)
+    environment = world(seed + 100)  # other obstacles than it was trained among
+    learned = outcome(train(SPECIFICATION, environment, 5000, agent=trained.agent,
+                            mode=LearningMode.EXPLOITATION), environment)
+    assert learned[0] > random[0] + 5.0
+    assert learned[1] > random[1] + 0.3
+    third = len(trained.returns) // 3
+    assert np.mean(trained.returns[-third:]) > np.mean(trained.returns[:third]) + 2.0
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit() -> None:
+    first, second = (train(SPECIFICATION, world(7), 1500, 7) for _ in range(2))
+    assert first.returns == second.returns
+    assert first.agent.export()[0] == second.agent.export()[0]
+    assert (first.agent.export()[1]['values'] == second.agent.export()[1]['values']).all()
+    assert train(SPECIFICATION, world(7), 1500, 8).agent.export()[0] != first.agent.export()[0]
+
+
+def test_the_environment_sends_what_the_specification_reads() -> None:
+    environment = world(1)
+    sent = dict(environment.reset()) | dict(environment.step(environment.command(), 0.1))
+    topics = {source.topic for source in SPECIFICATION.sources}
+    assert topics - {'episode_end'} <= set(sent)
+    assert len(sent['scan'].ranges) == 36
+    rewards = [topic for topic, _ in environment.step(environment.command(), 0.1) if topic == 'reward']
+    assert len(rewards) == 2  # 20 steps of the world a second
