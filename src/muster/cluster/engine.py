@@ -68,6 +68,7 @@ class Engine:
         self._cluster = cluster
         self._on_event, self._on_change, self._on_failure = on_event, on_change, on_failure
         self._outboxes: dict[str, Any] = {}
+        self._making = threading.Lock()
         self._waiting: dict[int, Future] = {}
         self._writer: Writer | None = None
         self._storage: Storage | None = None
@@ -135,20 +136,21 @@ class Engine:
 
     def _end(self) -> None:
         self._timer.cancel()
-        for subscription in self._inboxes:
-            self.node.destroy_subscription(subscription)
-        for publisher in self._outboxes.values():
-            self.node.destroy_publisher(publisher)
-        self._outboxes.clear()
+        if self._writer:
+            self._writer.close()
         self.member = None
         for future in self._waiting.values():
             future.set_result(Answer(Code.OUTCOME_UNKNOWN, 'the cluster node was deactivated meanwhile: '
                                      'repeat it with the same request_id'))
         self._waiting.clear()
-        if self._writer and self._storage:
-            self._writer.close()
+        if self._storage:
             self._storage.close()
         self._writer = self._storage = None
+        for subscription in self._inboxes:
+            self.node.destroy_subscription(subscription)
+        for publisher in self._outboxes.values():
+            self.node.destroy_publisher(publisher)
+        self._outboxes.clear()
 
     def close(self) -> None:
         """End the thread and destroy the node."""
@@ -237,6 +239,12 @@ class Engine:
             # Nothing that happens in this process from here on could be trusted.
             os.write(2, f'muster: the disk did not confirm a write ({error}); ending\n'.encode())
             os._exit(os.EX_IOERR)
+        # Acknowledgements leave from here: waking the executor first would cost a follower's
+        # answer about as much as the sync itself.
+        for effects in batch:
+            assert isinstance(effects, Effects)
+            for packet in effects.packets_when_durable:
+                self._send(packet)
         self.executor.create_task(lambda: self._durable(batch, error))
 
     def _durable(self, batch: list[object], error: Exception | None) -> None:
@@ -247,8 +255,6 @@ class Engine:
         last: Entry | None = None
         for effects in batch:
             assert isinstance(effects, Effects)
-            for packet in effects.packets_when_durable:
-                self._send(packet)
             last = effects.record.entries[-1] if effects.record.entries else last
         if self.member is not None and last is not None:
             self.member.persisted(last, now())
@@ -259,9 +265,10 @@ class Engine:
         outbox.publish(ClusterPacket(data=array('B', protocol.encode(packet))))
 
     def _outbox(self, name: str) -> Any:
-        if name not in self._outboxes:
-            self._outboxes[name] = self.node.create_publisher(ClusterPacket, self._topic(name), INBOX)
-        return self._outboxes[name]
+        with self._making:  # the writer's thread may be the first to answer somebody
+            if name not in self._outboxes:
+                self._outboxes[name] = self.node.create_publisher(ClusterPacket, self._topic(name), INBOX)
+            return self._outboxes[name]
 
     def _topic(self, name: str) -> str:
         return f'/muster/{self._cluster}/_raft/{name}'
