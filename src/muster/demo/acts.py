@@ -221,7 +221,7 @@ class Acts:
         """Wait for the off-line training and claim what it brought."""
         assert self._training is not None
         self.say('waiting for the off-line training')
-        if self._training.wait(120):
+        if self._training.wait(240):
             raise Missing('the off-line training failed')
         result = json.loads((self._trained_in / 'training.json').read_text())
         self.summary.figures['training'] = result

@@ -28,7 +28,7 @@ from muster.simulation.world import World, WorldConfig
 TRAINING_SEEDS, COMPARED_SEEDS = range(1, 13), range(101, 105)
 #: Steps in each of them.
 TRAINING_STEPS, COMPARED_STEPS = 6_000, 6_000
-NICENESS = 10
+NICENESS = 5
 
 
 def compare(specification: Any, agent: Any, mode: LearningMode) -> dict[str, Any]:
