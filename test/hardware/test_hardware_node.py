@@ -112,6 +112,31 @@ def test_virtual_devices_come_and_go_with_their_world(fleet) -> None:
     assert not any(event.device.id in ('g', '0') for event in events)
 
 
+def test_the_simulated_world_plugs_in_and_pulls_out(fleet) -> None:
+    fleet.start_node(MODULE, 'robot_1', {'disconnect_grace': 0.1})
+    events = fleet.probe.listen(DeviceEvent, f'{NODE}/events', qos.EVENTS)
+    ready(fleet)
+    process = fleet.start('world', 'muster.simulation.node', '--ros-args', '-p', 'virtual_devices:=[lidar]')
+    lidar, camera = 'virtual:robot_1:lidar', 'virtual:robot_1:camera'
+    wait_until(lambda: DeviceEvent.CONNECTED in kinds(events, lidar), 20, 'the lidar of the world')
+
+    def plug(*names: str) -> None:
+        given = Parameter(name='virtual_devices', value=ParameterValue(
+            type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=list(names)))
+        answer = fleet.probe.call(SetParameters, '/world/set_parameters', parameters=[given])
+        assert answer.results[0].successful
+
+    plug('lidar', 'camera')
+    wait_until(lambda: DeviceEvent.CONNECTED in kinds(events, camera), 10, 'the camera')
+    plug('lidar')
+    wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, camera), 10, 'the camera is pulled out')
+    process.send(signal.SIGTERM)
+    wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, lidar), 10, 'the world is gone')
+    for identity in (lidar, camera):
+        assert kinds(events, identity) == [
+            DeviceEvent.DISCOVERED, DeviceEvent.CONNECTED, DeviceEvent.DISCONNECTED]
+
+
 def test_a_pseudo_terminal_is_a_simulated_serial_port(fleet, tmp_path: Path) -> None:
     controller, terminal = os.openpty()
     link = tmp_path / 'ttySIM0'

@@ -120,7 +120,8 @@ def assemble(key: str, members: Sequence[Record], records: Mapping[str, Record],
 
 def clean(text: str, limit: int = 200) -> str:
     """Return text that is safe everywhere: printable, without line breaks, bounded."""
-    return ' '.join(''.join(c if c.isprintable() and c != '�' else ' ' for c in text).split())[:limit]
+    shown = ''.join(c if c.isprintable() and c != '\ufffd' else ' ' for c in text)
+    return ' '.join(shown.split())[:limit].rstrip()
 
 
 def _upwards(path: str) -> Iterator[str]:

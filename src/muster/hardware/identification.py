@@ -45,12 +45,18 @@ class Record:
     @property
     def vendor_id(self) -> str:
         """Return 4 hexadecimal digits in lower case, or an empty string."""
-        return _hex4(self.attributes.get('idVendor') or self.attributes.get('vendor', ''))
+        return self._number('idVendor', 'vendor')
 
     @property
     def product_id(self) -> str:
         """Return 4 hexadecimal digits in lower case, or an empty string."""
-        return _hex4(self.attributes.get('idProduct') or self.attributes.get('device', ''))
+        return self._number('idProduct', 'device')
+
+    def _number(self, usb: str, pci: str) -> str:
+        # SCSI has a `vendor` too, a name; that of PCI is a number with its prefix.
+        text = self.attributes.get(usb) or self.attributes.get(pci, '').partition('0x')[2]
+        digits = text.strip().lower()
+        return digits if re.fullmatch(r'[0-9a-f]{4}', digits) else ''
 
     @property
     def class_code(self) -> str:
@@ -212,8 +218,3 @@ class _Reader:
         if not 0.0 < value <= 1.0:
             raise self.fail(node, 'confidence', f'must be a number above 0 and up to 1, not {node.value!r}')
         return value
-
-
-def _hex4(text: str) -> str:
-    digits = text.strip().lower().removeprefix('0x')
-    return digits if re.fullmatch(r'[0-9a-f]{4}', digits) else ''
