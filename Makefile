@@ -20,4 +20,4 @@ bench-%: prepare  ## one area, as bench-cluster
 prepare:
 	@workspace/prepare.sh
 clean:            ## remove all that was made here
-	rm -rf .venv .stamps build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks
