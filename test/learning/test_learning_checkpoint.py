@@ -144,7 +144,8 @@ def test_killed_at_any_moment_the_file_is_the_old_or_the_new_one(tmp_path: Path)
             'number = 0\n'
             'while True:\n'
             '    number += 1\n'
-            '    save_checkpoint(Path(sys.argv[1]), Checkpoint({"n": number}, {"a": np.full(5000, number)}))\n'
+            '    arrays = {"a": np.full(5000, number)}\n'
+            '    save_checkpoint(Path(sys.argv[1]), Checkpoint({"n": number}, arrays))\n'
             '    print(number, flush=True)\n')
     for kills in range(6):
         child = subprocess.Popen([sys.executable, '-c', code, str(path)],

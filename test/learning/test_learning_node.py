@@ -216,3 +216,16 @@ def test_what_cannot_work_is_refused_and_the_node_stays(fleet: Fleet) -> None:
     assert refused.error_code == ErrorCode.INVALID
     assert 'observation[ahead].bins[1]: 0.8 in the model, 0.9 here' in refused.message
     robot.moving()
+
+
+def test_it_learns_in_the_world_node_on_simulated_time(fleet: Fleet) -> None:
+    fleet.environment['MUSTER_HOME'] = str(fleet.folder / 'home')
+    episodes = fleet.probe.listen(Episode, '/robot_1/learning/episodes', qos.EVENTS)
+    statuses = fleet.probe.listen(LearningStatus, '/robot_1/learning/status', qos.STATUS)
+    fleet.start_node('muster.simulation.node', 'simulation', {'real_time_factor': 5.0, 'publish_clock': True})
+    fleet.start_node('muster.learning.node', 'robot_1', {
+        'use_sim_time': True, 'mode': 'exploration', 'seed': 1})
+    ended = wait_until(lambda: next((e for e in episodes if e.end == Episode.TERMINAL), None), 90.0,
+                       'an episode that the world ended, by a collision most likely')
+    assert ended.mode == LearningStatus.EXPLORATION and ended.episode_return != 0.0 and ended.steps > 0
+    wait_until(lambda: any(s.episodes > 0 and s.updates > 0 for s in statuses), 30.0, 'its status')

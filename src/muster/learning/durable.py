@@ -14,7 +14,7 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
 
     Raises OSError; the old file is then untouched and nothing is left aside.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_folder(path.parent)
     aside = path.with_name(f'.{path.name}.partial')
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -29,6 +29,14 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
         aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, their names durable; new ones belong to the owner alone."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

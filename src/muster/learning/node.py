@@ -114,7 +114,7 @@ class LearningNode(ManagedNode):
             raise ConfigurationError(str(error)) from error
         self.cycle: ControlCycle[Any] = ControlCycle(self._specification, agent, self._mode())
         self._stop_record = StopRecord(home / 'emergency_stop')
-        if self._stop_record.engaged:
+        if self._stop_record.engaged or self._stop_failure:
             self._hold_stopped()
         self._saved_updates = agent.statistics.updates
         self._worker = ThreadPoolExecutor(1, thread_name_prefix='learning-models')

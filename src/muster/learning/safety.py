@@ -32,5 +32,8 @@ class StopRecord:
 
     def clear(self) -> None:
         """Remove the record durably; raises OSError."""
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink()
+        except FileNotFoundError:
+            return
         sync_folder(self.path.parent)
