@@ -153,7 +153,7 @@ STEPS = st.lists(st.one_of(
     st.sampled_from([0.1, 0.9, 1.1, 50.0, 200.0]).map(lambda seconds: ('time', seconds))), max_size=40)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(STEPS)
 def test_any_history_keeps_the_invariants(steps) -> None:
     registry, now, events = Registry(1.0, 100.0), 0.0, []
