@@ -19,6 +19,6 @@ def generate_launch_description() -> LaunchDescription:
         get_package_prefix('rviz2')
     except PackageNotFoundError:
         return LaunchDescription([argument, LogInfo(
-            msg="rviz2 is not installed: install it (apt install ros-$ROS_DISTRO-rviz2)")])
+            msg='rviz2 is not installed: install it (apt install ros-$ROS_DISTRO-rviz2)')])
     return LaunchDescription([argument, Node(package='rviz2', executable='rviz2', output='screen',
                                              arguments=['-d', LaunchConfiguration('rviz_config')])])

@@ -168,7 +168,7 @@ def supervise(commands: dict[str, list[str]], robot: str) -> None:
                 effects = supervisor.stop(time.monotonic())
         for effect in effects:
             if isinstance(effect, Start):
-                running[effect.name] = spawn(commands[effect.name], watched)
+                running[effect.name] = spawn(commands[effect.name])
             else:
                 os.killpg(running[effect.name].pid, effect.number)
         for name, process in list(running.items()):
@@ -177,7 +177,7 @@ def supervise(commands: dict[str, list[str]], robot: str) -> None:
                 report(name, process.returncode, supervisor.exited(name, time.monotonic()))
 
 
-def spawn(command: list[str], watched: set[signal.Signals]) -> subprocess.Popen[bytes]:
+def spawn(command: list[str]) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own that ends with this one."""
     parent = os.getpid()
 
@@ -185,7 +185,8 @@ def spawn(command: list[str], watched: set[signal.Signals]) -> subprocess.Popen[
         _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before it could be watched
             os._exit(1)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+        # What ends a node waits until it is ready to end cleanly; `ros.main.run` lets it through.
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGTERM})
 
     # `preexec_fn` is unsafe where other threads hold locks; this process has only one thread.
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare)

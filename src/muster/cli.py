@@ -68,7 +68,7 @@ class Caller:
 @contextmanager
 def calling(options: argparse.Namespace) -> Iterator[Caller]:
     """Give a Caller for the robot of the command line."""
-    from muster.ros import interfaces as interfaces  # first: it explains missing message types
+    from muster.ros import interfaces as interfaces  # noqa: F401  first: it explains missing types
     from muster.ros.node import NAME
     import rclpy
     from rclpy.executors import SingleThreadedExecutor

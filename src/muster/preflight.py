@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from muster.bringup import NODES
-from muster.ros import interfaces as interfaces  # first: it explains missing message types
+from muster.ros import interfaces as interfaces  # noqa: F401  first: it explains missing types
 from muster.ros.node import COMMON_PARAMETERS, NAME
 from muster.ros.parameters import BUILT_IN, BUILT_IN_PREFIXES, ParameterSpec
 import yaml

@@ -28,9 +28,9 @@ def children(process: Process) -> dict[str, psutil.Process]:
     """Return the node processes of a supervisor, by the last module of their command."""
     found = {}
     for child in psutil.Process(process.pid).children():
-        line = child.cmdline()
-        if match := re.search(r'-m muster\.(\w+)(?:\.node)? ', ' '.join(line)):
-            found[match[1]] = child
+        with contextlib.suppress(psutil.Error):  # it ended in this moment
+            if match := re.search(r'-m muster\.(\w+)(?:\.node)? ', ' '.join(child.cmdline())):
+                found[match[1]] = child
     return found
 
 
@@ -71,6 +71,27 @@ def test_a_killed_node_comes_back_and_the_others_never_notice(fleet: Fleet) -> N
     assert gone(after)
     assert 'Traceback' not in process.text
     assert (fleet.folder / 'data' / 'robot_1' / 'cluster').is_dir()
+
+
+@pytest.mark.processes
+def test_a_node_survives_impatience(fleet: Fleet) -> None:
+    node = fleet.start_node('muster.hardware.node', 'robot_1')
+    wait_until(lambda: active(fleet, 'hardware'), 20, 'hardware active')
+
+    def interrupted() -> bool:
+        node.send(signal.SIGINT)
+        return not node.alive
+    wait_until(interrupted, 20, 'the node ended')
+    assert node.wait() == 0, node.text
+
+
+@pytest.mark.processes
+def test_a_robot_can_be_ended_before_it_is_up(fleet: Fleet) -> None:
+    process = up(fleet)
+    wait_until(lambda: len(children(process)) == 3, 20, 'three processes')
+    process.send(signal.SIGINT)
+    assert process.wait() == 0
+    assert 'Traceback' not in process.text
 
 
 @pytest.mark.processes

@@ -15,6 +15,8 @@ from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) -> None:
     """
@@ -24,8 +26,9 @@ def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) ->
     any more. Here the context outlives the signal, so that nodes can make their outputs safe.
     """
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a supervisor blocks them until here
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # a remapping, parameter or file that rcl could not read
@@ -42,6 +45,9 @@ def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) ->
         for node in reversed(nodes):
             node.destroy_node()
         rclpy.try_shutdown()
+        # Python restores the default actions when it ends: a second Ctrl-C would then kill it.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def spin(nodes: list[ManagedNode], stop: threading.Event) -> None:
