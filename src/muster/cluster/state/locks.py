@@ -175,7 +175,9 @@ class LockTable:
             if claim is None or (claim.deadline, claim.token) != (deadline, token):
                 continue
             if token:
-                expired.append(self._locks[name])
+                # Two renewals at one cluster time put the same deadline there twice.
+                if self._locks[name] not in expired[-1:]:
+                    expired.append(self._locks[name])
             else:
                 changes.append(self._end_wait(self._locks[name], request))
         for lock in expired:
