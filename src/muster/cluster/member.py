@@ -8,6 +8,7 @@ Packets, requests and time go in; `take_effects` hands out what the shell must d
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -276,10 +277,14 @@ class ClusterMember:
         self._hello_at = now + base - self._random.randint(0, base // 5)
         hello = Hello((), False, self.leader) if self.raft else self._bootstrap.hello
         self._send(EVERYBODY, hello)
-        if self.raft:
-            self._tend_membership(now)
-        else:
+        if self.raft is None:
             self._look_for_cluster(now)
+        elif self.raft.leader is None:
+            # The entry that took this member in may have been lost with its leader.
+            self._ask(self.cluster_id, (h.member for h in self._heard.values()
+                                        if h.cluster_id == self.cluster_id))
+        else:
+            self._tend_membership(now)
 
     # Bootstrap ---------------------------------------------------------------------------------
     def _look_for_cluster(self, now: int) -> None:
@@ -287,8 +292,11 @@ class ClusterMember:
         if isinstance(decision, Found):
             self._found(decision.voters, now)
         elif isinstance(decision, Ask):
-            for member in decision.members:
-                self._effects.packets.append(Packet(decision.cluster_id, self.me, member, Join()))
+            self._ask(decision.cluster_id, decision.members)
+
+    def _ask(self, cluster_id: str, members: Iterable[Member]) -> None:
+        """Ask to be taken in; only the leader answers, and ignores whom it has already."""
+        self._effects.packets += [Packet(cluster_id, self.me, member, Join()) for member in members]
 
     def _found(self, voters: frozenset[Member], now: int) -> None:
         """Found a cluster: its first entry, in term 1, says who votes."""

@@ -179,6 +179,8 @@ class Raft:
             self._start_election_timer(now)
             if self.configuration.may_vote(self.me):
                 self._campaign(now, pre=True)
+            else:
+                self.leader = None
 
     def _start_election_timer(self, now: int) -> None:
         timing = self.timing
