@@ -2,11 +2,13 @@
 SHELL := /bin/bash
 IN := . workspace/env.sh &&
 
-.PHONY: demo test up lint shell bench clean prepare
+.PHONY: demo test simulate up lint shell bench clean prepare
 demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
 	@$(IN) python -m muster.demo $(ARGS)
 test: prepare     ## every test
 	@$(IN) python -m pytest $(ARGS)
+simulate: prepare ## search whole simulated clusters for a broken invariant (SEEDS=2000)
+	@$(IN) python test/cluster/simulate.py $(SEEDS)
 up: prepare       ## this machine as one robot, until Ctrl-C
 	@$(IN) exec muster up $(ARGS)
 lint: prepare     ## ruff, mypy and the ament linters
