@@ -1,11 +1,12 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """What the launch files name exists: read, not run, so that it holds without `launch` installed."""
+import argparse
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from muster.bringup import NODES, overrides
+from muster.bringup import add_arguments, NODES, overrides
 from muster.preflight import tables
 from muster.ros.parameters import BUILT_IN
 import pytest
@@ -113,3 +114,13 @@ def test_parameters_are_declared_by_the_node(name: str) -> None:
             assert f"ParameterSpec('{text}'" in WORLD
     for section in overrides('robot_1', 'data', ['a']).items():
         assert set(section[1]['ros__parameters']) <= set(table[section[0].rsplit('/', 1)[-1]])
+
+
+def test_every_argument_is_documented() -> None:
+    page = (ROOT / 'docs' / 'bringup.md').read_text()
+    for argument in declared('bringup.launch.py'):
+        assert f'| `{argument}` |' in page
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for action in parser._actions[1:]:
+        assert f' `{action.option_strings[0]}` |' in page
