@@ -11,7 +11,7 @@ import threading
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.node import ManagedNode
 import rclpy
-from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -38,7 +38,7 @@ def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) ->
         for factory in factories:
             nodes.append(factory())
         spin(nodes, stop)
-    except (InvalidNamespaceException, InvalidNodeNameException) as error:
+    except NameValidationException as error:  # of a namespace, node or topic
         sys.exit(f'muster: {" ".join(str(error).split())}. Use letters, digits and underscores, '
                  'beginning with a letter')
     finally:
@@ -55,17 +55,18 @@ def spin(nodes: list[ManagedNode], stop: threading.Event) -> None:
     executors = [SingleThreadedExecutor() for _ in nodes]
     failures: list[BaseException] = []
 
-    def own(executor: SingleThreadedExecutor, node: ManagedNode) -> None:
+    def own(executor: SingleThreadedExecutor) -> None:
         try:
-            executor.add_node(node)
-            executor.create_task(node.start)
             executor.spin()
         except BaseException as error:  # the main thread raises it again
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=own, args=pair, name=pair[1].get_name())
-               for pair in zip(executors, nodes, strict=True)]
+    threads = []
+    for executor, node in zip(executors, nodes, strict=True):
+        executor.add_node(node)
+        executor.create_task(node.start)
+        threads.append(threading.Thread(target=own, args=[executor], name=node.get_name()))
     for thread in threads:
         thread.start()
     stop.wait()

@@ -48,7 +48,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name, allow_undeclared_parameters=True,
                          automatically_declare_parameters_from_overrides=True, **arguments)
         self.failure = ''
-        self.parameters = Parameters(self, (*COMMON_PARAMETERS, *specs), self.parameters_changed)
+        self.parameters = Parameters(self, (*COMMON_PARAMETERS, *specs), self._change)
         self._diagnostics = super().create_publisher(
             DiagnosticArray, self.parameters['diagnostics_topic'], 10)
         # On the steady clock: with `use_sim_time` a paused simulation must not silence a node.
@@ -79,6 +79,13 @@ class ManagedNode(LifecycleNode):
     def concerns(self) -> list[DiagnosticStatus]:
         """Return the diagnostics of the subclass, one status for each concern."""
         return []
+
+    def _change(self, changed: dict[str, Any]) -> None:
+        try:
+            self.parameters_changed(changed)
+        except Exception as error:  # raised through the parameter service, it would end the node
+            self.failure = f'{", ".join(changed)} could not be applied: {type(error).__name__}: {error}'
+            self.get_logger().error(self.failure)
 
     # Lifecycle --------------------------------------------------------------------------------
     def start(self) -> None:

@@ -56,6 +56,10 @@ class ParameterSpec:
                     from_value=int(self.minimum), to_value=int(self.maximum), step=1)]
         return described
 
+    def converted(self, value: Any) -> Any:
+        """Return a whole number as the double that is meant: YAML and people write 1.0 as 1."""
+        return float(value) if self.type == Parameter.Type.DOUBLE and type(value) is int else value
+
     def problem(self, value: Any) -> str:
         """Return what is wrong with a value, naming parameter and remedy, or an empty string."""
         if Parameter.Type.from_parameter_value(value) != self.type:
@@ -92,6 +96,7 @@ class Parameters:
                 self.problems[name] = self._unknown(name)
         for spec in specs:
             self._declare(spec, given)
+        node.add_pre_set_parameters_callback(self._convert)
         node.add_on_set_parameters_callback(self._validate)
         node.add_post_set_parameters_callback(self._apply)
 
@@ -108,14 +113,16 @@ class Parameters:
         value = spec.default
         if spec.name in given:
             self._node.undeclare_parameter(spec.name)
-            value = given[spec.name]
-            if spec.type == Parameter.Type.DOUBLE and type(value) is int:
-                value = float(value)  # YAML writes 1.0 as 1
+            value = spec.converted(given[spec.name])
             reason = spec.problem(value)
             if reason:
                 self.problems[spec.name] = reason
                 value = spec.default
         self._node.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True)
+
+    def _convert(self, parameters: list[Parameter]) -> list[Parameter]:
+        return [Parameter(p.name, value=self._specs[p.name].converted(p.value))
+                if p.name in self._specs else p for p in parameters]
 
     def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
