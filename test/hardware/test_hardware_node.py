@@ -4,11 +4,16 @@
 import os
 from pathlib import Path
 import signal
+import threading
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kernel import Tap
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from muster.hardware import node as node_module
+from muster.hardware.devices import Report
+from muster.hardware.node import HardwareNode
+from muster.hardware.sources.udev import UdevSource
 from muster.ros import qos
 from muster_interfaces.msg import Device, DeviceArray, DeviceEvent, ErrorCode
 from muster_interfaces.srv import GetDevice, ListDevices
@@ -16,6 +21,7 @@ from processes import wait_until
 import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 
 pytestmark = pytest.mark.processes
@@ -191,6 +197,38 @@ def test_lifecycle_and_live_parameters(fleet) -> None:
     assert transition('cleanup') and transition('configure') and transition('activate')
     ready(fleet)
     assert node.alive and 'Traceback' not in node.text
+
+
+def test_a_hung_source_blocks_nobody(fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    class Hung(UdevSource):
+        def scan(self, reason: str) -> Report:
+            released.wait()
+            return super().scan(reason)
+
+    monkeypatch.setattr(node_module, 'UdevSource', Hung)
+    monkeypatch.setattr(node_module, 'SCAN_TIMEOUT', 0.2)
+    node = HardwareNode(context=fleet.probe.context, namespace='/robot_1')
+    executor = SingleThreadedExecutor(context=fleet.probe.context)
+    executor.add_node(node)
+    executor.create_task(node.start)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    try:
+        scan = fleet.probe.call(Trigger, f'{NODE}/scan')
+        assert not scan.success and scan.message == 'no answer from udev'
+        assert fleet.probe.call(ListDevices, f'{NODE}/list_devices').success
+        monkeypatch.setattr(node_module, 'SCAN_TIMEOUT', 60.0)
+        released.set()
+        ready(fleet)
+        assert fleet.probe.call(ListDevices, f'{NODE}/list_devices').devices
+    finally:
+        released.set()
+        executor.shutdown(timeout_sec=0)
+        thread.join()
+        node.stop()
+        node.destroy_node()
 
 
 def test_two_robots_do_not_mix(fleet) -> None:
