@@ -335,7 +335,12 @@ class Raft:
 
     def _send_append(self, member: Member, entries: tuple[Entry, ...]) -> None:
         previous = self.progress[member].next - 1
-        self._output.messages.append(Envelope(member, Append(
+        output = self._output.messages
+        if self.log.term(self._durable) != self.term and self.configuration.has_quorum((self.me,)):
+            # A sole voter leads before its vote is durable: it could forget this term in a crash
+            # and lead it again with other entries.
+            output = self._output.messages_when_durable
+        output.append(Envelope(member, Append(
             self.term, previous, self.log.term(previous), self.commit, entries)))
 
     def _on_append(self, sender: Member, append: Append, now: int) -> None:
