@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from muster.learning import LearningMode, ReinforcementLearningAgent
 from muster.learning.agents.base import Transition
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
-from muster.learning.checkpoint import CheckpointError
+from muster.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from muster.learning.discretiser import Discretiser
 from muster.learning.models import ModelError
 from muster.learning.states import freeze
@@ -174,6 +174,14 @@ def test_bad_input_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / 'garbage.model').write_bytes(b'garbage')
     with pytest.raises(CheckpointError, match='not a Muster model'):
         agent.load(tmp_path / 'garbage.model')
+    for changed in ({'capacity': 0}, {'capacity': 10**9}, {'transitions': [[1, -1, 0.0, 1, False]]},
+                    {'transitions': [[1, 0, float('nan'), 1, False]]}, {'transitions': 3}):
+        agent.save(tmp_path / 'a.model')
+        checkpoint = load_checkpoint(tmp_path / 'a.model')
+        checkpoint.document['replay'].update(changed)
+        save_checkpoint(tmp_path / 'a.model', checkpoint)
+        with pytest.raises(ModelError, match='remembered transitions are unsound'):
+            agent.load(tmp_path / 'a.model')
     assert agent.get_policy_stats() == before
     for actions in ([], ['a', 'a'], list(range(300))):
         with pytest.raises(ValueError, match='actions'):

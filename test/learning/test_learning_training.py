@@ -26,16 +26,15 @@ def outcome(training: Training, environment: WorldEnvironment) -> tuple[float, f
 @pytest.mark.parametrize('seed', [1, 2, 3])
 def test_goal_seeking_improves_clearly_over_chance(seed: int) -> None:
     environment = world(seed)
-    by_chance = train(SPECIFICATION, environment, 5000, seed, mode=LearningMode.EXPLORATION)
+    by_chance = train(SPECIFICATION, environment, 3000, seed, mode=LearningMode.EXPLORATION)
     random = outcome(by_chance, environment)
-    trained = train(SPECIFICATION, world(seed), 30_000, seed)
+    trained = train(SPECIFICATION, world(seed), 20_000, seed)
     environment = world(seed + 100)  # other obstacles than it was trained among
-    learned = outcome(train(SPECIFICATION, environment, 5000, agent=trained.agent,
+    learned = outcome(train(SPECIFICATION, environment, 3000, agent=trained.agent,
                             mode=LearningMode.EXPLOITATION), environment)
-    assert learned[0] > random[0] + 5.0
-    assert learned[1] > random[1] + 0.3
     third = len(trained.returns) // 3
-    assert np.mean(trained.returns[-third:]) > np.mean(trained.returns[:third]) + 2.0
+    assert np.mean(trained.returns[-third:]) > random[0] + 8.0
+    assert learned[0] > random[0] + 4.0 and learned[1] > random[1] + 0.2
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit() -> None:

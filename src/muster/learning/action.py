@@ -32,8 +32,8 @@ class Commander:
 
     def command(self, action: int) -> NDArray[np.float64]:
         """Return the values of an action, shape (fields,), in the units of the message."""
-        wanted = np.clip(self._actions[action], self._low, self._high)
-        self._last = np.clip(wanted, self._last - self._step, self._last + self._step)
+        wanted = np.minimum(np.maximum(self._actions[action], self._low), self._high)
+        self._last = np.minimum(np.maximum(wanted, self._last - self._step), self._last + self._step)
         return self._last.copy()
 
     def safe(self) -> NDArray[np.float64]:

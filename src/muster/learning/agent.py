@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from muster.learning.agents.base import LearningMode, Statistics, Transition
+from muster.learning.agents.base import count, finite, LearningMode, Statistics, Transition
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from muster.learning.models import ModelError, restore, snapshot
@@ -34,8 +34,6 @@ class ReinforcementLearningAgent[Action: Hashable]:
         """
         if not 1 <= len(agent_id) <= 255:
             raise ValueError('agent_id must have 1..255 characters')
-        if not 1 <= replay_capacity <= 1_000_000:
-            raise ValueError('replay_capacity must be within 1..1000000')
         self.agent_id = agent_id
         self.actions = list(actions)
         self._numbers = {freeze(action): number for number, action in enumerate(self.actions)}
@@ -131,12 +129,13 @@ class ReinforcementLearningAgent[Action: Hashable]:
         restore(checkpoint, learner, self._meaning)
         try:
             remembered = checkpoint.document['replay']
-            replay: UniformReplay[Hashable] = UniformReplay(int(remembered['capacity']))
+            replay: UniformReplay[Hashable] = UniformReplay(count(remembered['capacity']))
             for state, action, reward, next_state, done in remembered['transitions']:
-                replay.add(Transition(freeze(state), range(len(self.actions))[action], float(reward),
-                                      freeze(next_state), bool(done)))
-            episode_return = float(checkpoint.document['episode_return'])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+                if count(action) >= len(self.actions):
+                    raise ValueError(f'action {action} does not exist')
+                replay.add(Transition(freeze(state), action, finite(reward), freeze(next_state), bool(done)))
+            episode_return = finite(checkpoint.document['episode_return'])
+        except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f'{path}: the remembered transitions are unsound: {error}') from error
         self._learner, self._replay, self._episode_return = learner, replay, episode_return
 

@@ -13,7 +13,9 @@ class UniformReplay[State]:
     """The last `capacity` transitions; each is drawn with the same probability."""
 
     def __init__(self, capacity: int) -> None:
-        """Make an empty buffer."""
+        """Make an empty buffer; raises ValueError unless 1 <= capacity <= 1000000."""
+        if not 1 <= capacity <= 1_000_000:
+            raise ValueError(f'the capacity of a replay buffer must be within 1..1000000, not {capacity}')
         self.capacity = capacity
         self._transitions: list[Transition[State]] = []
         self._next = 0
