@@ -68,7 +68,8 @@ def test_the_empty_list_is_handed_out_empty(make: Make) -> None:
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('rat', 1.0, "did you mean 'rate'?"), ('rate', 1000.0, 'rate'), ('rate', math.nan, 'rate'),
     ('rate', 'fast', "expected 'Type.DOUBLE'"), ('count', 0, 'count'),
-    ('mode', 'lazy', 'must be one of idle, busy'), ('even', 5, 'must be even'), ('fixed', 'b', 'read-only'), ('rate', None, 'cannot be undeclared'),
+    ('mode', 'lazy', 'must be one of idle, busy'), ('even', 5, 'must be even'),
+    ('fixed', 'b', 'read-only'), ('rate', None, 'cannot be undeclared'),
 ])
 def test_a_bad_value_set_live_is_refused(make: Make, name: str, value: Any, words: str) -> None:
     node = make()

@@ -28,6 +28,7 @@ from muster.cluster.state.events import Event
 from muster.cluster.state.locks import RequestId
 from muster.cluster.storage import Storage, SyncFailed
 from muster.cluster.writer import Writer
+from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster_interfaces.msg import ClusterPacket
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor

@@ -14,6 +14,7 @@ import rclpy
 from rclpy.exceptions import NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,6 +34,9 @@ def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) ->
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # a remapping, parameter or file that rcl could not read
         sys.exit(f'muster: the ROS arguments were refused: {error}')
+    others = remove_ros_args(args)[args is None:]  # the program's name comes first in sys.argv
+    if others:
+        sys.exit(f'muster: unknown arguments: {" ".join(others)}; ROS arguments stand behind --ros-args')
     nodes: list[ManagedNode] = []
     try:
         for factory in factories:
