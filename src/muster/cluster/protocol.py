@@ -13,11 +13,13 @@ The tag is empty until members authenticate one another; flags are 0. The body i
 from __future__ import annotations
 
 from collections.abc import Sequence
+import re
 import struct
 from typing import Any, NamedTuple
 
 import msgpack
 
+from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.types import (
     Append,
     AppendReply,
@@ -35,6 +37,8 @@ VERSION = 1
 HEADER = struct.Struct('<2sBBB')
 #: Largest message on the wire.
 MAX_BYTES = 64 * 1024
+#: Ids of members become names of topics; the receiver of a broadcast has none.
+MEMBER_ID = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
 
 
 class Hello(NamedTuple):
@@ -115,10 +119,13 @@ def decode(data: bytes) -> Packet:
         cluster_id, sender, incarnation, receiver, receiver_incarnation, number, *fields = row
         _check(str, cluster_id, sender, receiver)
         _check(int, incarnation, receiver_incarnation)
+        for name in (sender, receiver or sender):
+            if not MEMBER_ID.fullmatch(name):
+                raise ValueError(f'{name!r:.80} is no id of a member')
         packet = Packet(cluster_id, Member(sender, incarnation),
                         Member(receiver, receiver_incarnation), _body(_KINDS[number], fields))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise Rejected(f'malformed message: {type(error).__name__} {error}') from error
+        raise Rejected(f'malformed message: {type(error).__name__} {error}'[:200]) from error
     return packet
 
 
@@ -138,8 +145,9 @@ def _body(kind: Any, fields: list[Any]) -> Any:
         _check(str, *listed, leader)
         return Hello(tuple(listed[:64]), bool(automatic), leader)
     if kind is Forward:
-        _check(bytes, *fields[0])
-        return Forward(tuple(fields[0]))
+        commands, = fields
+        _check(bytes, *commands)
+        return Forward(tuple(commands))
     if kind is JoinRefused:
         _check(str, *fields)
     else:
@@ -150,8 +158,10 @@ def _body(kind: Any, fields: list[Any]) -> Any:
 def _entry(index: int, term: int, elapsed: int, kind: int, data: bytes) -> Entry:
     _check(int, index, term, elapsed)
     _check(bytes, data)
-    if elapsed < 0:
-        raise ValueError('time runs backwards')
+    if kind == Kind.CONFIGURATION:
+        Configuration.decode(data)
+    elif kind == Kind.NOOP:
+        data.decode()
     return Entry(index, term, elapsed, Kind(kind), data)
 
 
@@ -159,3 +169,5 @@ def _check(kind: type, *values: Any) -> None:
     for value in values:
         if not isinstance(value, kind):
             raise TypeError(f'{value!r:.40} is not of type {kind.__name__}')
+        if kind is int and not 0 <= value < 2**63:
+            raise ValueError(f'{value} is out of range')

@@ -1,0 +1,132 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The wire format: everything comes back as it went, and nothing else does harm."""
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import given, settings, strategies as st
+from muster.cluster import protocol
+from muster.cluster.protocol import Forward, Hello, Join, JoinRefused, Packet, Rejected
+from muster.cluster.raft.configuration import Configuration
+from muster.cluster.raft.types import (
+    Append,
+    AppendReply,
+    Entry,
+    Kind,
+    Member,
+    TimeoutNow,
+    Vote,
+    VoteRequest,
+)
+from muster.cluster.state.commands import Code
+from muster.cluster.state.events import EventType
+import msgpack
+import muster_interfaces.msg
+import pytest
+
+NUMBERS = st.integers(0, 2**63 - 1)
+NAMES = st.from_regex(r'[A-Za-z][A-Za-z0-9_]{0,63}', fullmatch=True)
+MEMBERS = st.builds(Member, NAMES, NUMBERS)
+GROUPS = st.frozensets(MEMBERS, max_size=3)
+CONTENTS = st.one_of(
+    st.tuples(st.sampled_from((Kind.COMMAND, Kind.CLOCK)), st.binary(max_size=50)),
+    st.tuples(st.just(Kind.NOOP), NAMES.map(str.encode)),
+    st.tuples(st.just(Kind.CONFIGURATION), st.builds(Configuration, GROUPS, GROUPS, GROUPS).map(
+        Configuration.encode)))
+
+
+@st.composite
+def appends(draw: Any) -> Append:
+    """Draw an append whose entries follow one another."""
+    first = draw(st.integers(0, 2**40))
+    contents = draw(st.lists(CONTENTS, max_size=5))
+    entries = tuple(Entry(first + i, draw(NUMBERS), draw(NUMBERS), *content)
+                    for i, content in enumerate(contents, 1))
+    return Append(draw(NUMBERS), first, draw(NUMBERS), draw(NUMBERS), entries)
+
+
+BODIES = st.one_of(
+    appends(), st.builds(AppendReply, NUMBERS, st.booleans(), NUMBERS), st.builds(TimeoutNow, NUMBERS),
+    st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.booleans()),
+    st.builds(Vote, NUMBERS, st.booleans(), st.booleans()), st.just(Join()),
+    st.builds(JoinRefused, st.text(max_size=50)),
+    st.builds(Hello, st.lists(NAMES, max_size=9).map(tuple), st.booleans(), st.one_of(st.just(''), NAMES)),
+    st.builds(Forward, st.lists(st.binary(max_size=60), max_size=5).map(tuple)))
+PACKETS = st.builds(Packet, st.from_regex('[0-9a-f]{0,16}', fullmatch=True), MEMBERS,
+                    st.one_of(MEMBERS, st.just(protocol.EVERYBODY)), BODIES)
+
+
+def row(*fields: Any) -> bytes:
+    """Return a message with this body."""
+    return protocol.HEADER.pack(protocol.MAGIC, protocol.VERSION, 0, 0) + msgpack.packb(list(fields))
+
+
+@settings(max_examples=60)
+@given(PACKETS)
+def test_every_message_comes_back(packet: Packet) -> None:
+    assert protocol.decode(protocol.encode(packet)) == packet
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_rejected(data: bytes) -> None:
+    for message in (data, protocol.HEADER.pack(protocol.MAGIC, protocol.VERSION, 0, 0) + data):
+        with pytest.raises(Rejected):
+            protocol.decode(message)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-2**63, 2**64 - 1), st.floats(), st.text(max_size=5),
+              st.binary(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4),
+                            st.dictionaries(st.text(max_size=3), inner, max_size=3)), max_leaves=8)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from((1, 2, 3, 4, 5, 10, 11, 12, 13)), st.lists(VALUES, max_size=6))
+def test_arbitrary_fields_are_rejected_or_well_typed(number: int, fields: list[Any]) -> None:
+    try:
+        packet = protocol.decode(row('c', 'a', 1, 'b', 2, number, *fields))
+    except Rejected as error:
+        assert len(str(error)) < 400
+    else:
+        protocol.encode(packet)
+
+
+@settings(max_examples=100)
+@given(PACKETS, st.data())
+def test_flipped_bytes_are_rejected_or_well_typed(packet: Packet, data: st.DataObject) -> None:
+    message = bytearray(protocol.encode(packet))
+    message[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(1, 255))
+    with suppress(Rejected):
+        protocol.encode(protocol.decode(bytes(message)))
+
+
+@pytest.mark.parametrize(('message', 'names'), [
+    (b'', 'too short'), (b'XX\x01\x00\x00', 'not a message'),
+    (b'MU\x02\x00\x00', 'protocol version 2'), (b'MU\x00\x00\x00', 'protocol version 0'),
+    (b'MU\x01\x01\x00', 'flagged'), (b'MU\x01\x00\x10', 'authenticated'),
+    (b'MU\x01\x00\x00' + b'\x00' * protocol.MAX_BYTES, '65541 bytes'),
+    (row('c', 'a', 1, 'b', 2, 12), 'malformed'),                          # no commands
+    (row('c', 'a', 1, 'b', 2, 99), 'malformed'),                          # no such kind
+    (row('c', 'a', 1, 'b', 2, 5, -1), 'malformed'),                       # a negative term
+    (row('c', 'a', 1, 'b', 2, 5, 2**64 - 1), 'malformed'),                # a term that has no next one
+    (row('c', 'a/b', 1, 'b', 2, 11), "'a/b'"), (row('c', '', 1, 'b', 2, 11), "''"),
+    (row('c', 'a' * 65, 1, 'b', 2, 11), 'malformed'), (row('c', 'a', 1, '../b', 2, 11), "'../b'"),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[3, 1, 0, 1, b'']]), 'gap'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, -1, 1, b'']]), 'malformed'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 77, b'']]), 'Kind'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 1, b'\xff']]), 'malformed'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 2, b'nothing']]), 'malformed')])
+def test_what_is_wrong_is_named(message: bytes, names: str) -> None:
+    with pytest.raises(Rejected, match=names):
+        protocol.decode(message)
+
+
+@pytest.mark.parametrize(('enum', 'kind'), [(Code, 'ErrorCode'), (EventType, 'ClusterEvent')])
+def test_numbers_are_those_of_the_interfaces(enum: Any, kind: str) -> None:
+    message = getattr(muster_interfaces.msg, kind)
+    ours = {e.name: int(e) for e in enum if e.name != 'QUEUED'}   # no end of a request
+    assert ours == {name: getattr(message, name) for name in dir(message) if name.isupper() and name != 'SLOT_TYPES'}
