@@ -212,7 +212,7 @@ def test_flow_control_resumes_after_lost_appends() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
     group.cut = {'b'}
-    for i in range(100):
+    for _ in range(100):
         leader.propose(Kind.COMMAND, b'x' * 4000, group.now)
         group.settle()
     group.cut = set()
