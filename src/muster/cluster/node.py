@@ -77,6 +77,7 @@ class ClusterNode(ManagedNode):
         """Declare the parameters."""
         super().__init__('cluster', PARAMETERS)
         self._engine: Engine | None = None
+        self._health: tuple[list[Row], float] = ([], time.monotonic())
         self._retry = self.create_timer(RETRY_PERIOD, self._try_again, autostart=False,
                                         clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -95,14 +96,12 @@ class ClusterNode(ManagedNode):
         self._events = self.create_lifecycle_publisher(ClusterEvent, 'cluster/events', EVENTS)
         cluster = self.parameters['cluster']
         self._engine = Engine(self.context, self.get_namespace(), cluster, self.robot,
-                              self._publish_event, self._publish_status, self._failed)
+                              self._publish_event, self._publish_status, self._look_after, self._failed)
         self._interface = Services(
             self._engine, self.get_fully_qualified_name(), cluster,
             lambda: int(self.parameters['request_timeout'] * SECOND),
             lambda: self.get_clock().now().to_msg())
-        self._health: tuple[list[Row], float] = ([], time.monotonic())
-        self._engine.every(1.0, self._look_after)
-        self._engine.start()
+        self._engine.loop.start()
 
     def activate(self) -> None:
         """Open the data directory and take part in the cluster."""
@@ -145,7 +144,7 @@ class ClusterNode(ManagedNode):
         return timing
 
     # From the engine's thread ------------------------------------------------------------------
-    def _publish_event(self, event: Event, _: int) -> None:
+    def _publish_event(self, event: Event) -> None:
         self._events.publish(event_message(event, self.get_clock().now().to_msg()))
 
     def _publish_status(self) -> None:

@@ -3,11 +3,12 @@
 """The cluster's services: ROS requests to operations of the core, and its answers back."""
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
 from muster.cluster.engine import Engine, now
+from muster.cluster.loop import Reply, Server
 from muster.cluster.raft.types import Role
 from muster.cluster.state.commands import (
     Acquire,
@@ -60,56 +61,61 @@ class Services:
         """Create them; `patience()` is how long a confirmation is waited for, in nanoseconds."""
         self._engine, self._cluster = engine, cluster
         self._patience, self._stamp = patience, stamp
-        table: tuple[tuple[str, Any, Callable[[Any, Any], Awaitable[None]]], ...] = (
-            ('acquire_lock', AcquireLock, self._acquire), ('renew_lock', RenewLock, self._renew),
-            ('release_lock', ReleaseLock, self._release), ('list_locks', ListLocks, self._list_locks),
-            ('get_status', GetClusterStatus, self._get_status),
-            ('list_events', ListEvents, self._list_events))
-        for name, kind, handler in table:
-            engine.node.create_service(kind, f'{prefix}/{name}', self._guarded(handler),
-                                       qos_profile=SERVICES, callback_group=engine.requests)
+        for name, kind, server in (
+                ('acquire_lock', AcquireLock, self._acquire), ('renew_lock', RenewLock, self._renew),
+                ('release_lock', ReleaseLock, self._release), ('list_locks', ListLocks, self._list_locks),
+                ('get_status', GetClusterStatus, self._get_status),
+                ('list_events', ListEvents, self._list_events)):
+            engine.loop.serve(kind, f'{prefix}/{name}', self._guarded(server), SERVICES)
 
-    def _guarded(self, handler: Callable[[Any, Any], Awaitable[None]]) -> Any:
+    def _guarded(self, server: Server) -> Server:
         """Turn what is wrong with a request into its answer."""
-        async def callback(request: Any, response: Any) -> Any:
+        def serve(request: Any, response: Any, reply: Reply) -> None:
             try:
                 if self._engine.member is None:
-                    _refuse(response, Code.INACTIVE, INACTIVE)
+                    _refuse(response, Code.INACTIVE, INACTIVE, reply)
                 else:
-                    await handler(request, response)
+                    server(request, response, reply)
             except Invalid as error:
-                _refuse(response, Code.INVALID, str(error))
+                _refuse(response, Code.INVALID, str(error), reply)
             except Exception as error:
                 self._engine.node.get_logger().error(f'{type(request).__name__}: {error!r}')
-                _refuse(response, Code.INTERNAL, f'{type(error).__name__}: {error}')
-            return response
-        return callback
+                _refuse(response, Code.INTERNAL, f'{type(error).__name__}: {error}', reply)
+        return serve
 
-    async def _submit(self, operation: Operation, request_id: str, response: Any) -> Answer:
+    def _submit(self, operation: Operation, request_id: str, response: Any, reply: Reply,
+                fill: Callable[[Answer], None] = lambda _: None) -> None:
+        """Ask the cluster; `fill` completes the response before it is sent."""
         operation.check()
         request = parse_request_id(request_id)
-        answer: Answer = await self._engine.submit(operation, request, self._patience())
-        response.success = answer.code == Code.OK
-        response.error_code = int(answer.code)
-        response.message = answer.message
-        return answer
 
-    async def _acquire(self, request: Any, response: Any) -> None:
-        owner = request.owner or self._engine.member_id
-        answer = await self._submit(
-            Acquire(request.name, owner, nanoseconds(request.lease), nanoseconds(request.wait_timeout)),
-            request.request_id, response)
-        response.fencing_token = answer.token
-        response.remaining = duration(answer.remaining)
-        response.holder = answer.holder
+        def answer(given: Answer) -> None:
+            response.success = given.code == Code.OK
+            response.error_code = int(given.code)
+            response.message = given.message
+            fill(given)
+            reply(response)
 
-    async def _renew(self, request: Any, response: Any) -> None:
-        answer = await self._submit(
-            Renew(request.name, request.fencing_token, nanoseconds(request.lease)),
-            request.request_id, response)
-        response.remaining = duration(answer.remaining)
+        self._engine.submit(operation, request, self._patience(), answer)
 
-    async def _release(self, request: Any, response: Any) -> None:
+    def _acquire(self, request: Any, response: Any, reply: Reply) -> None:
+        def fill(answer: Answer) -> None:
+            response.fencing_token = answer.token
+            response.remaining = duration(answer.remaining)
+            response.holder = answer.holder
+
+        operation = Acquire(request.name, request.owner or self._engine.member_id,
+                            nanoseconds(request.lease), nanoseconds(request.wait_timeout))
+        self._submit(operation, request.request_id, response, reply, fill)
+
+    def _renew(self, request: Any, response: Any, reply: Reply) -> None:
+        def fill(answer: Answer) -> None:
+            response.remaining = duration(answer.remaining)
+
+        operation = Renew(request.name, request.fencing_token, nanoseconds(request.lease))
+        self._submit(operation, request.request_id, response, reply, fill)
+
+    def _release(self, request: Any, response: Any, reply: Reply) -> None:
         operation: Operation
         if request.fencing_token:
             operation = Release(request.name, request.fencing_token)
@@ -118,9 +124,9 @@ class Services:
             if acquire is None:
                 raise Invalid('give fencing_token, or acquire_request_id to cancel a wait')
             operation = Withdraw(request.name, *acquire)
-        await self._submit(operation, request.request_id, response)
+        self._submit(operation, request.request_id, response, reply)
 
-    async def _list_locks(self, request: Any, response: Any) -> None:
+    def _list_locks(self, request: Any, response: Any, reply: Reply) -> None:
         check_text('prefix', request.prefix, MAX_NAME)
         limit = _limit(request.limit)
         machine = self._machine
@@ -132,14 +138,19 @@ class Services:
                      waiters=[waiter.owner for waiter in waiters])
             for h, waiters in found[:limit]]
         response.success = True
+        reply(response)
 
-    async def _get_status(self, request: Any, response: Any) -> None:
-        response.success = True
+    def _get_status(self, request: Any, response: Any, reply: Reply) -> None:
+        def fill(_: Answer) -> None:
+            response.status = self.status()
+
         if request.linearizable:
-            await self._submit(Barrier(), '', response)
-        response.status = self.status()
+            self._submit(Barrier(), '', response, reply, fill)
+            return
+        response.success, response.status = True, self.status()
+        reply(response)
 
-    async def _list_events(self, request: Any, response: Any) -> None:
+    def _list_events(self, request: Any, response: Any, reply: Reply) -> None:
         log = self._machine.events
         events, following = log.since(request.since_revision, _limit(request.limit))
         stamp = self._stamp()
@@ -147,6 +158,7 @@ class Services:
         response.next_revision = following
         response.compacted_before = log.compacted_before
         response.success = True
+        reply(response)
 
     @property
     def _machine(self) -> StateMachine:
@@ -195,5 +207,6 @@ def _limit(asked: int) -> int:
     return asked or DEFAULT_LISTED
 
 
-def _refuse(response: Any, code: Code, message: str) -> None:
+def _refuse(response: Any, code: Code, message: str, reply: Reply) -> None:
     response.success, response.error_code, response.message = False, int(code), message
+    reply(response)

@@ -157,7 +157,9 @@ class Raft:
             self._advance_commit(now)
 
     def take_output(self) -> Output:
-        """Return what is to be done, once."""
+        """Return what is to be done, once; what was proposed since the last time goes together."""
+        for member in self.progress:
+            self._replicate(member)
         output, self._output = self._output, Output()
         if (self.term, self.vote) != self._saved:
             self._saved = HardState(self.term, self.vote)
@@ -313,8 +315,6 @@ class Raft:
         self._output.entries.append(entry)
         if kind == Kind.CONFIGURATION:
             self._configure(entry, now)
-        for member in self.progress:
-            self._replicate(member)
         return entry
 
     def _configure(self, entry: Entry, now: int) -> None:
@@ -326,15 +326,19 @@ class Raft:
                              for m in wanted}
 
     def _replicate(self, member: Member) -> None:
-        """Send a follower all that it lacks and may get now."""
+        """Send a follower all that it lacks and may get now, or else what was committed."""
         progress = self.progress[member]
         while progress.next <= self.log.last_index and progress.may_send:
             entries = self.log.slice(progress.next, self.log.last_index, MAX_APPEND_BYTES)
             self._send_append(member, entries)
             progress.sent(entries[-1].index)
+        if progress.told_commit < self.commit and not progress.paused:
+            self._send_append(member, ())
 
     def _send_append(self, member: Member, entries: tuple[Entry, ...]) -> None:
-        previous = self.progress[member].next - 1
+        progress = self.progress[member]
+        progress.told_commit = self.commit
+        previous = progress.next - 1
         output = self._output.messages
         if self.log.term(self._durable) != self.term and self.configuration.has_quorum((self.me,)):
             # A sole voter leads before its vote is durable: it could forget this term in a crash
@@ -382,9 +386,7 @@ class Raft:
                 self._advance_commit(now)
         else:
             progress.refused(reply.index)
-        if sender in self.progress:
-            self._replicate(sender)
-            self._finish_transfer()
+        self._finish_transfer()
 
     def _advance_commit(self, now: int) -> None:
         """Commit what a quorum has stored; only entries of the own term count (paper, 5.4.2)."""
@@ -395,9 +397,6 @@ class Raft:
         if index <= self.commit or self.log.term(index) != self.term:
             return
         self.commit = index
-        for member, progress in self.progress.items():
-            if not progress.paused:
-                self._send_append(member, ())
         if self.configuration_committed:
             self._continue_change(now)
 
@@ -410,5 +409,5 @@ class Raft:
 
     def _finish_transfer(self) -> None:
         target = self._transfer_to
-        if target is not None and self.progress[target].match == self.log.last_index:
+        if target in self.progress and self.progress[target].match == self.log.last_index:
             self._output.messages.append(Envelope(target, TimeoutNow(self.term)))

@@ -23,6 +23,7 @@ class Progress:
     match: int = 0
     probing: bool = True
     paused: bool = False                    # a probe is on its way; the next heartbeat repeats it
+    told_commit: int = 0                    # the commit index that it was last sent
     heard: int = 0                          # time of its last message, nanoseconds
     in_flight: deque[int] = field(default_factory=deque)  # last index of each message
 
