@@ -129,4 +129,5 @@ def test_what_is_wrong_is_named(message: bytes, names: str) -> None:
 def test_numbers_are_those_of_the_interfaces(enum: Any, kind: str) -> None:
     message = getattr(muster_interfaces.msg, kind)
     ours = {e.name: int(e) for e in enum if e.name != 'QUEUED'}   # no end of a request
-    assert ours == {name: getattr(message, name) for name in dir(message) if name.isupper() and name != 'SLOT_TYPES'}
+    assert ours == {name: getattr(message, name) for name in dir(message)
+                    if name.isupper() and name != 'SLOT_TYPES'}
