@@ -17,3 +17,15 @@ def fleet(tmp_path: Path) -> Iterator['object']:
             yield fleet
         finally:
             fleet.close()
+
+
+@pytest.fixture(scope='session')
+def graph(tmp_path_factory: pytest.TempPathFactory) -> 'object':
+    """Give what the nodes of `robot_1` and the world offer, read from their real graph."""
+    from processes import Fleet, Graph, reserved_domain
+    with reserved_domain() as domain:
+        fleet = Fleet(tmp_path_factory.mktemp('graph'), domain)
+        try:
+            return Graph.of(fleet)
+        finally:  # nothing of it runs beside the other tests
+            fleet.close()

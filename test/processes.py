@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import signal
@@ -15,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+from lifecycle_msgs.srv import GetState
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -135,6 +137,30 @@ class Fleet:
             process.end()
         if self._probe is not None:
             self._probe.close()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Names and types, as `ros2 service list -t` and `ros2 topic list -t` show them."""
+
+    services: dict[str, list[str]]
+    topics: dict[str, list[str]]
+    published: set[str]
+
+    @classmethod
+    def of(cls, fleet: Fleet, robot: str = 'robot_1', patience: float = 60.0) -> Graph:
+        """Start the three nodes of a robot and the world, and read what they offer once active."""
+        fleet.environment |= {'HOME': str(fleet.folder), 'XDG_STATE_HOME': ''}
+        fleet.start('robot', 'muster.composed', '--ros-args', '-r', f'__ns:=/{robot}')
+        fleet.start('world', 'muster.simulation.node', '--ros-args', '-p', f'robots:=[{robot}]')
+        node = fleet.probe.node
+        for name in (*(f'/{robot}/{name}' for name in ('cluster', 'learning', 'hardware')), '/world'):
+            wait_until(lambda name=name: fleet.probe.call(  # type: ignore[misc]
+                GetState, f'{name}/get_state', patience).current_state.label == 'active',
+                patience, f'{name} active')
+        topics = dict(node.get_topic_names_and_types())
+        return cls(dict(node.get_service_names_and_types()), topics,
+                   {name for name in topics if node.count_publishers(name)})
 
 
 class Probe:
