@@ -12,10 +12,13 @@ from muster_interfaces.srv import AcquireLock, GetClusterStatus
 from processes import Fleet, wait_until
 import pytest
 
+#: Patience [s] for what comes at once on an idle machine.
+READY = 60.0
+
 
 def muster(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, '-m', 'muster.cli', *arguments], capture_output=True, text=True,
-                          timeout=60, env={**fleet.environment, 'COLUMNS': '200'})
+                          timeout=READY, env={**fleet.environment, 'COLUMNS': '200'})
 
 
 @pytest.mark.processes
@@ -23,8 +26,8 @@ def test_a_robot_answers_its_operator(fleet: Fleet, tmp_path: Path) -> None:
     fleet.start_node('muster.cluster.node', 'robot_1',
                      {'bootstrap': 'alone', 'data_directory': str(tmp_path / 'cluster')})
     fleet.start_node('muster.hardware.node', 'robot_1')
-    wait_until(lambda: fleet.probe.call(GetClusterStatus, '/robot_1/cluster/get_status').status.role
-               == ClusterStatus.LEADER, 20, 'a leader')
+    wait_until(lambda: fleet.probe.call(GetClusterStatus, '/robot_1/cluster/get_status', READY).status.role
+               == ClusterStatus.LEADER, READY, 'a leader')
     name = 'dock[bold]'  # what people write is shown, not interpreted
     answer = fleet.probe.call(AcquireLock, '/robot_1/cluster/acquire_lock', name=name, owner='loader',
                               lease=Duration(sec=60))

@@ -16,6 +16,8 @@ import psutil
 import pytest
 import yaml
 
+#: Patience [s] for what comes at once on an idle machine.
+READY = 60.0
 CONFIG = Path(__file__).parents[2] / 'config' / 'robot.yaml'
 
 
@@ -36,7 +38,7 @@ def children(process: Process) -> dict[str, psutil.Process]:
 
 def active(fleet: Fleet, node: str) -> bool:
     """Ask once; a killed node stays discovered for a while, and nobody answers for it."""
-    answer = fleet.probe.client(GetState, f'/robot_1/{node}/get_state').call_async(GetState.Request())
+    answer = fleet.probe.client(GetState, f'/robot_1/{node}/get_state', READY).call_async(GetState.Request())
     with contextlib.suppress(AssertionError):
         wait_until(answer.done, 1.0, 'answer')
     return bool(answer.done() and answer.result().current_state.label == 'active')
@@ -44,7 +46,7 @@ def active(fleet: Fleet, node: str) -> bool:
 
 def all_active(fleet: Fleet) -> None:
     for node in NODES:
-        wait_until(lambda node=node: active(fleet, node), 20, f'{node} active')
+        wait_until(lambda node=node: active(fleet, node), READY, f'{node} active')
 
 
 def gone(processes: dict[str, psutil.Process]) -> bool:
@@ -59,15 +61,15 @@ def test_a_killed_node_comes_back_and_the_others_never_notice(fleet: Fleet) -> N
     assert set(before) == set(NODES)
     assert len({child.pid for child in before.values()}) == 3
     before['hardware'].kill()
-    wait_until(lambda: children(process).get('hardware', before['hardware']) != before['hardware'], 20,
+    wait_until(lambda: children(process).get('hardware', before['hardware']) != before['hardware'], READY,
                f'hardware started again: {process.text}')
-    wait_until(lambda: active(fleet, 'hardware'), 20, 'hardware active again')
+    wait_until(lambda: active(fleet, 'hardware'), READY, 'hardware active again')
     after = children(process)
     assert {n: after[n] for n in ('cluster', 'learning')} == {n: before[n] for n in ('cluster', 'learning')}
     assert 'hardware killed by SIGKILL; it starts again in 1 s' in process.text
 
     process.send(signal.SIGINT)
-    assert process.wait() == 0, process.text
+    assert process.wait(READY) == 0, process.text
     assert gone(after)
     assert 'Traceback' not in process.text
     assert (fleet.folder / 'data' / 'robot_1' / 'cluster').is_dir()
@@ -76,21 +78,21 @@ def test_a_killed_node_comes_back_and_the_others_never_notice(fleet: Fleet) -> N
 @pytest.mark.processes
 def test_a_node_survives_impatience(fleet: Fleet) -> None:
     node = fleet.start_node('muster.hardware.node', 'robot_1')
-    wait_until(lambda: active(fleet, 'hardware'), 20, 'hardware active')
+    wait_until(lambda: active(fleet, 'hardware'), READY, 'hardware active')
 
     def interrupted() -> bool:
         node.send(signal.SIGINT)
         return not node.alive
-    wait_until(interrupted, 20, 'the node ended')
-    assert node.wait() == 0, node.text
+    wait_until(interrupted, READY, 'the node ended')
+    assert node.wait(READY) == 0, node.text
 
 
 @pytest.mark.processes
 def test_a_robot_can_be_ended_before_it_is_up(fleet: Fleet) -> None:
     process = up(fleet)
-    wait_until(lambda: len(children(process)) == 3, 20, 'three processes')
+    wait_until(lambda: len(children(process)) == 3, READY, 'three processes')
     process.send(signal.SIGINT)
-    assert process.wait() == 0
+    assert process.wait(READY) == 0
     assert 'Traceback' not in process.text
 
 
@@ -102,15 +104,15 @@ def test_one_process_for_all_nodes_ends_with_its_supervisor(fleet: Fleet, number
     found = children(process)
     assert set(found) == {'composed'}
     process.send(number)
-    assert process.wait() == (0 if number == signal.SIGTERM else -signal.SIGKILL)
-    wait_until(lambda: gone(found), 20, 'the nodes ended, too')
+    assert process.wait(READY) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    wait_until(lambda: gone(found), READY, 'the nodes ended, too')
     assert 'Traceback' not in process.text
 
 
 @pytest.mark.processes
 def test_the_end_is_bounded_for_a_node_that_hangs(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     process = up(fleet, '--nodes', 'hardware')
-    wait_until(lambda: active(fleet, 'hardware'), 20, 'hardware active')
+    wait_until(lambda: active(fleet, 'hardware'), READY, 'hardware active')
     found = children(process)
     found['hardware'].suspend()
     for _ in range(3):  # asked again and again, it goes on to SIGKILL without the usual patience
@@ -118,7 +120,7 @@ def test_the_end_is_bounded_for_a_node_that_hangs(fleet: Fleet, monkeypatch: pyt
         seen = process.text.count('ending')
         wait_until(lambda seen=seen: process.text.count('ending') > seen or not process.alive, 10,
                    'the request was seen')
-    assert process.wait() == 0
+    assert process.wait(READY) == 0
     assert gone(found)
     assert 'hardware killed by SIGKILL' in process.text
 
@@ -137,7 +139,7 @@ def test_bad_arguments_are_refused_in_one_line(fleet: Fleet, arguments: list[str
     wrong = fleet.folder / 'wrong.yaml'
     wrong.write_text('/**/hardware:\n  ros__parameters:\n    scan_intervall: 5.0\n')
     process = up(fleet, *(argument.format(wrong=wrong) for argument in arguments))
-    assert process.wait() == 2
+    assert process.wait(READY) == 2
     line, = process.text.splitlines()
     assert words.format(wrong=wrong) in line
 
