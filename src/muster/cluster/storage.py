@@ -61,7 +61,11 @@ class Storage:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _exclusive(directory)
-            self._open(member_id, new_incarnation)
+            try:
+                self._open(member_id, new_incarnation)
+            except BaseException:
+                os.close(self._lock)  # or this process could not open it again when it is repaired
+                raise
         except OSError as error:
             raise StorageError(f"the data directory '{directory}' cannot be used: {error}") from error
 
@@ -70,11 +74,12 @@ class Storage:
         segments = sorted(self._directory.glob('wal-*.log'))
         if segments and not self.cluster_id:
             segments = self._undo_join(segments)
-        for segment in segments:
-            self._read_segment(segment, last=segment is segments[-1])
         if self.cluster_id and not segments:
-            raise StorageError(f"'{self._directory}' belongs to cluster {self.cluster_id} but its log "
-                               f'is gone. {_REMEDY}')
+            raise self._gone(1)
+        for number, segment in enumerate(segments, 1):
+            if segment != self._segment(number):
+                raise self._gone(number)
+            self._read_segment(segment, first=number == 1, last=number == len(segments))
         self._number = len(segments)
         self._file = os.open(segments[-1], os.O_WRONLY | os.O_APPEND) if segments else -1
         self._size = os.fstat(self._file).st_size if segments else 0
@@ -130,11 +135,20 @@ class Storage:
         return []
 
     # Reading -----------------------------------------------------------------------------------
-    def _read_segment(self, path: Path, *, last: bool) -> None:
+    def _segment(self, number: int) -> Path:
+        return self._directory / f'wal-{number:08d}.log'
+
+    def _gone(self, number: int) -> StorageError:
+        return StorageError(f"'{self._directory}' belongs to cluster {self.cluster_id} but of its log "
+                            f"'{self._segment(number).name}' is gone. {_REMEDY}")
+
+    def _read_segment(self, path: Path, *, first: bool, last: bool) -> None:
         data = path.read_bytes()
         end = 0
         for kind, payload, end in _records(path, data):  # noqa: B007 (its last value is used)
             self._replay(path, kind, msgpack.unpackb(payload))
+        if first and not end:
+            raise self._gone(1)  # it was complete before the identity named the cluster
         if end == len(data):
             return
         if not last:
@@ -186,8 +200,8 @@ class Storage:
         if self._file >= 0:
             os.close(self._file)
         self._number += 1
-        path = self._directory / f'wal-{self._number:08d}.log'
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        self._file = os.open(self._segment(self._number), flags, 0o600)
         self._size = 0
         self._append(_record(_PREAMBLE, [FORMAT, self.cluster_id, self.me.incarnation]))
         _sync_directory(self._directory)
