@@ -1,0 +1,135 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Three members with real logs in one process: what core and storage reach without ROS and its network."""
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+import queue
+from random import Random
+import tempfile
+import time
+
+from harness import DISK
+from muster.cluster.member import ClusterMember, Effects
+from muster.cluster.raft.core import PROFILES
+from muster.cluster.state.commands import Acquire, Release
+from muster.cluster.storage import Storage
+from muster.cluster.writer import Writer
+
+NAMES = ('a', 'b', 'c')
+SECOND = 1_000_000_000
+LEASE = 60 * SECOND
+PATIENCE = 30 * SECOND
+
+
+class _Robot:
+    """A member, its log, and the thread that writes it."""
+
+    def __init__(self, name: str, folder: Path, durable: queue.SimpleQueue[tuple[_Robot, list[Effects]]],
+                 number: int) -> None:
+        self.storage = Storage(folder / name, name, lambda: number)
+        self.writer = Writer(self.storage, lambda batch, error: self._written(batch, error))
+        self.member = ClusterMember(
+            self.storage.me, '', 'members', NAMES, PROFILES['lan'], Random(number), _now())
+        self.unwritten = 0
+        self._durable = durable
+
+    def _written(self, batch: list[Effects], error: Exception | None) -> None:
+        if error is not None:
+            raise error
+        self._durable.put((self, batch))
+
+
+class Core:
+    """A cluster whose network is a queue of packets, handed over as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        """Found the cluster and elect a leader."""
+        self._durable: queue.SimpleQueue[tuple[_Robot, list[Effects]]] = queue.SimpleQueue()
+        self._packets: deque = deque()
+        self._robots = {name: _Robot(name, folder, self._durable, 1 + number)
+                        for number, name in enumerate(NAMES)}
+        deadline = time.monotonic() + 20
+        while not any(robot.member.leads for robot in self._robots.values()):
+            if time.monotonic() > deadline:
+                raise TimeoutError('the core elects no leader')
+            list(self._round())
+
+    def run(self, in_flight: int, seconds: float) -> float:
+        """Take and give back locks at the leader, so many at a time; return log entries per second."""
+        leader = next(robot for robot in self._robots.values() if robot.member.leads)
+        lanes: dict[int, tuple[int, bool]] = {}
+
+        def take(lane: int) -> None:
+            operation = Acquire(f'lane_{lane:03}_of_the_benchmark', 'owner', LEASE, 0)
+            lanes[leader.member.submit(operation, None, PATIENCE, _now())] = lane, True
+
+        for lane in range(in_flight):
+            take(lane)
+        begun, done = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - begun) < seconds:
+            for ticket, answer in self._round():
+                lane, taken = lanes.pop(ticket)
+                done += 1
+                if taken:
+                    release = Release(f'lane_{lane:03}_of_the_benchmark', answer.token)
+                    lanes[leader.member.submit(release, None, PATIENCE, _now())] = lane, False
+                else:
+                    take(lane)
+        return done / elapsed
+
+    def _round(self) -> Iterator[tuple[int, object]]:
+        """Let every member take in what there is, and carry out what it decided; yield the answers."""
+        time_now = _now()
+        for robot in self._robots.values():
+            if robot.member.next_deadline() <= time_now:
+                robot.member.advance(time_now)
+        # Where only the disk can bring something new, its threads get the interpreter.
+        wait = not self._packets and any(robot.unwritten for robot in self._robots.values())
+        while wait or not self._durable.empty():
+            wait = False
+            robot, batch = self._durable.get()
+            robot.unwritten -= len(batch)
+            for effects in batch:
+                self._packets += effects.packets_when_durable
+                if effects.record.entries:
+                    robot.member.persisted(effects.record.entries[-1], time_now)
+        for _ in range(len(self._packets)):
+            packet = self._packets.popleft()
+            for robot in self._robots.values():
+                if packet.receiver.id in ('', robot.member.me.id):
+                    robot.member.receive(packet, time_now)
+        for robot in self._robots.values():
+            yield from self._carry_out(robot)
+
+    def _carry_out(self, robot: _Robot) -> list[tuple[int, object]]:
+        effects = robot.member.take_effects()
+        self._packets += effects.packets
+        if effects.record or (effects.packets_when_durable and robot.unwritten):
+            robot.unwritten += 1
+            robot.writer.submit(effects.record, effects)
+        else:
+            self._packets += effects.packets_when_durable
+        return effects.answers
+
+    def close(self) -> None:
+        """Finish the logs."""
+        for robot in self._robots.values():
+            robot.writer.close()
+            robot.storage.close()
+
+
+def entries_per_second(in_flight: int, seconds: float) -> float:
+    """Return how many entries a second three durable members commit and apply."""
+    with tempfile.TemporaryDirectory(prefix='muster-benchmark-core-', dir=DISK) as folder:
+        core = Core(Path(folder))
+        try:
+            return core.run(in_flight, seconds)
+        finally:
+            core.close()
+
+
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,0 +1,172 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What every benchmark shares: result rows, their table and file, percentiles, and a machine kept awake."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+import json
+import os
+from pathlib import Path
+import platform
+import signal
+import sys
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / 'results'
+# The tests' real processes in isolated ROS domains serve the benchmarks too.
+sys.path.append(str(Path(__file__).parents[1] / 'test'))
+#: Logs are written here: FHS says that it outlives a reboot, so it is on a disk, unlike many a /tmp.
+DISK = Path('/var/tmp')
+HEADINGS = ('measure', 'value', 'unit', 'peer', 'its value', 'ratio', 'target', 'met')
+NUMBERS = ('value', 'its value', 'ratio')
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure, beside what a peer reached in the same run; None where there is none."""
+
+    measure: str
+    value: float | None
+    unit: str
+    peer: str | None
+    peer_value: float | None
+    ratio: float | None
+    target: str | None
+    met: bool | None
+
+
+class Results:
+    """The figures of one area, shown as they come in and written at the end."""
+
+    def __init__(self, area: str) -> None:
+        """Begin with none."""
+        self.area = area
+        self.rows: list[Row] = []
+        self._console = Console(width=None if sys.stdout.isatty() else 140)
+        self.say(f'[bold]{area}[/bold] ({os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f})')
+
+    def say(self, text: str) -> None:
+        """Print what is going on."""
+        self._console.print(text, highlight=False)
+
+    def add(self, measure: str, value: float | None, unit: str, *, peer: str | None = None,
+            peer_value: float | None = None, at_most: float | None = None, at_least: float | None = None,
+            peer_at_most: float | None = None, peer_at_least: float | None = None) -> None:
+        """
+        Add a figure with its targets: bounds of the value, and of its ratio to the peer's.
+
+        A target that needs a peer which is not installed is neither met nor missed.
+        """
+        ratio = value / peer_value if value is not None and peer_value else None
+        bounds = [(at_most, value, '≤ {:g}', 1), (at_least, value, '≥ {:g}', -1),
+                  (peer_at_most, ratio, '≤ {:g} x peer', 1), (peer_at_least, ratio, '≥ {:g} x peer', -1)]
+        given = [(bound, actual, text, sign) for bound, actual, text, sign in bounds if bound is not None]
+        judged = [None if actual is None else sign * actual <= sign * bound
+                  for bound, actual, _, sign in given]
+        met = False if False in judged else None if None in judged or not judged else True
+        target = ' and '.join(text.format(bound) for bound, _, text, _ in given) or None
+        self.rows.append(Row(measure, value, unit, peer, peer_value, ratio, target, met))
+        beside = f' ({peer}: {number(peer_value)})' if peer else ''
+        self.say(f'  {measure}: {number(value)} {unit}{beside}')
+
+    def finish(self) -> None:
+        """Print the table and write it, with a description of the machine, to the results."""
+        self._console.print(self._table())
+        RESULTS.mkdir(exist_ok=True)
+        write(RESULTS / f'{self.area}.json', [asdict(row) for row in self.rows])
+        write(RESULTS / 'machine.json', machine())
+
+    def _table(self) -> Table:
+        table = Table(title=self.area, title_justify='left')
+        for heading in HEADINGS:
+            table.add_column(heading, justify='right' if heading in NUMBERS else 'left')
+        for row in self.rows:
+            table.add_row(*cells(asdict(row)))
+        return table
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of a result file as it is shown in a table."""
+    met = {True: 'yes', False: 'no', None: ''}[row['met']]
+    return [row['measure'], number(row['value']), row['unit'], row['peer'] or '', number(row['peer_value']),
+            number(row['ratio']), row['target'] or '', met]
+
+
+def number(value: float | None) -> str:
+    """Return a number with three significant digits, whole ones in full; empty for None."""
+    if value is None:
+        return ''
+    return f'{value:,.0f}' if abs(value) >= 100 or value == 0 else f'{value:.3g}'
+
+
+def write(path: Path, content: Any) -> None:
+    """Write JSON for people and programs."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + '\n')
+
+
+def percentile(samples: Sequence[float], percent: float) -> float | None:
+    """Return a percentile, None of nothing."""
+    return float(np.percentile(samples, percent)) if len(samples) else None
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine as far as it explains the figures, without its name."""
+    with open('/proc/cpuinfo') as file:
+        model = next((line.split(':', 1)[1].strip() for line in file if line.startswith('model name')),
+                     platform.machine())
+    mounts = [p for p in psutil.disk_partitions(all=True) if DISK.is_relative_to(p.mountpoint)]
+    mount = max(mounts, key=lambda p: len(p.mountpoint))
+    virtual = any('hypervisor' in line for line in Path('/proc/cpuinfo').read_text().splitlines())
+    return {'processor': model, 'cores': os.cpu_count(), 'virtual': virtual,
+            'memory_gib': round(psutil.virtual_memory().total / 2**30),
+            'disk': f'{mount.fstype} on {mount.device}', 'kernel': platform.release(),
+            'python': platform.python_version(), 'load_average': round(os.getloadavg()[0], 1),
+            'real_time_priority': os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)}
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """
+    Keep every core awake with a loop that runs only where nothing else wants to.
+
+    A core that sleeps makes `fdatasync` and wake-ups bimodal: 0.1 ms or several ms.
+    """
+    spinners = [_spin(core) for core in os.sched_getaffinity(0)]
+    try:
+        yield
+    finally:
+        for pid in spinners:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _spin(core: int) -> int:
+    command = [sys.executable, '-c', _SPINNER, str(core), str(os.getpid())]
+    return os.posix_spawn(sys.executable, command, os.environ)
+
+
+_SPINNER = """
+import os, sys
+core, parent = map(int, sys.argv[1:])
+os.sched_setaffinity(0, {core})
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+
+
+def processor_share(pids: Sequence[int], seconds: float, pause: Any) -> list[float]:
+    """Return how much of one core each process used, in percent, while `pause(seconds)` waited."""
+    processes = [psutil.Process(pid) for pid in pids]
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    pause(seconds)
+    return [100 * (sum(process.cpu_times()[:2]) - start) / seconds
+            for process, start in zip(processes, before, strict=True)]
