@@ -116,6 +116,9 @@ class Withdraw:
     def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
+        check_text('session', self.session, MAX_SESSION)
+        if not isinstance(self.sequence, int):
+            raise Invalid('sequence must be a number')
 
 
 @dataclass(frozen=True)

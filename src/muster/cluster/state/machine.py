@@ -107,6 +107,11 @@ class StateMachine:
             answer = self.sessions.find(*command.request, self.time)
         except SessionExpired as error:
             return [(command.request, Answer(Code.SESSION_EXPIRED, str(error)))]
+        operation = command.operation
+        if answer is None and isinstance(operation, Acquire) and \
+                self.locks.claim_of(operation.name, command.request):
+            answer = Answer(Code.QUEUED)  # a hold or wait may outlive the session that asked for it
+            self.sessions.answered(*command.request, answer)
         if answer is not None:
             return [(command.request, self._repeat(command, answer))]
         try:
