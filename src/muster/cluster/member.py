@@ -208,7 +208,8 @@ class ClusterMember:
         for pending in self._pending.values():
             again = pending.sent_to != target or \
                 (not self.leads and now - pending.sent_at >= self._timing.election_max)
-            if pending.queued or not again:
+            # After its deadline a copy could be executed when the session that would notice is over.
+            if pending.queued or not again or now >= pending.deadline:
                 continue
             if self.leads:
                 if not self._propose(pending.command, now):
