@@ -1,0 +1,411 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Real members over DDS: deaths, pauses, lost disks, full disks and bad input."""
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import signal
+import subprocess
+import threading
+from typing import Any
+
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray
+from muster.cluster import protocol
+from muster.cluster.engine import INBOX
+from muster.cluster.protocol import Join, Packet
+from muster.cluster.raft.types import Member
+from muster.ros.qos import STATUS
+from muster_interfaces.msg import ClusterEvent, ClusterMember, ClusterPacket, ClusterStatus, ErrorCode
+from muster_interfaces.srv import (
+    AcquireLock,
+    GetClusterStatus,
+    ListEvents,
+    ListLocks,
+    ReleaseLock,
+    RenewLock,
+)
+from processes import Fleet, Process, wait_until
+import pytest
+
+pytestmark = pytest.mark.processes
+NAMES = ('r1', 'r2', 'r3')
+
+
+class Robots:
+    """Cluster nodes by the names of their robots."""
+
+    def __init__(self, fleet: Fleet, names: tuple[str, ...] = NAMES, bootstrap: str = 'members') -> None:
+        """Start all of them with empty disks."""
+        self.fleet, self.names = fleet, names
+        self.parameters: dict[str, dict[str, Any]] = {}
+        self.statuses: dict[str, list[ClusterStatus]] = {}
+        self.diagnostics: list[DiagnosticArray] = fleet.probe.listen(DiagnosticArray, '/diagnostics', 10)
+        for name in names:
+            self.parameters[name] = {'bootstrap': bootstrap, 'data_directory': self.directory(name)}
+            if bootstrap == 'members':
+                self.parameters[name]['members'] = '[' + ','.join(names) + ']'
+            self.statuses[name] = fleet.probe.listen(ClusterStatus, f'/{name}/cluster/status', STATUS)
+
+    def directory(self, name: str) -> Path:
+        """Return a robot's data directory."""
+        return self.fleet.folder / name
+
+    def start(self, *names: str) -> None:
+        """Start the nodes of robots."""
+        for name in names or self.names:
+            self.statuses[name].clear()
+            self.fleet.start_node('muster.cluster.node', name, self.parameters[name])
+
+    def process(self, name: str) -> Process:
+        """Return the process of a robot."""
+        return self.fleet.processes[f'{name}.cluster']
+
+    def kill(self, *names: str) -> None:
+        """Kill robots and wait for their end."""
+        for name in names:
+            self.process(name).send(signal.SIGKILL)
+        for name in names:
+            self.process(name).wait()
+
+    def status(self, name: str) -> ClusterStatus:
+        """Return the last status of a robot."""
+        return self.statuses[name][-1] if self.statuses[name] else ClusterStatus()
+
+    def leader(self, *among: str) -> str:
+        """Wait until some robots name one of them as their leader."""
+        among = among or self.names
+
+        def agreed() -> str:
+            leaders = {self.status(name).leader for name in among}
+            name = leaders.pop()
+            known = not leaders and name in among and self.process(name).alive
+            return name if known and self.status(name).role == ClusterStatus.LEADER else ''
+        found: str = wait_until(agreed, 30, f'one leader of {among}')
+        return found
+
+    def call(self, name: str, service: str, kind: type, /, **fields: Any) -> Any:
+        """Call a service of a robot."""
+        return self.fleet.probe.call(kind, f'/{name}/cluster/{service}', **fields)
+
+    def acquire(self, name: str, lock: str, lease: float = 10.0, /, **fields: Any) -> Any:
+        """Take a lock through a robot."""
+        seconds = int(lease)
+        return self.call(name, 'acquire_lock', AcquireLock, name=lock, lease=Duration(
+            sec=seconds, nanosec=int((lease - seconds) * 1e9)), **fields)
+
+    def events(self, name: str) -> list[ClusterEvent]:
+        """Return every event that a robot knows, page by page."""
+        found: list[ClusterEvent] = []
+        following = 0
+        while True:
+            page = self.call(name, 'list_events', ListEvents, since_revision=following, limit=1000)
+            assert page.success and page.compacted_before == 0
+            if not page.events:
+                return found
+            found += page.events
+            following = page.next_revision
+
+    def diagnosed(self, name: str, text: str) -> bool:
+        """Return whether a diagnostic of a robot contains a text."""
+        return any(status.hardware_id == name and
+                   text in status.message + ''.join(v.key + v.value for v in status.values)
+                   for message in self.diagnostics[-20:] for status in message.status)
+
+
+def check_history(events: list[ClusterEvent]) -> None:
+    """Check that every lock is held by one at a time, with growing tokens."""
+    holders: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    for event in events:
+        if event.type == ClusterEvent.LOCK_ACQUIRED:
+            assert event.subject not in holders, 'two holders'
+            assert event.fencing_token > tokens.get(event.subject, 0)
+            holders[event.subject] = tokens[event.subject] = event.fencing_token
+        elif event.type in (ClusterEvent.LOCK_RELEASED, ClusterEvent.LOCK_EXPIRED):
+            assert holders.pop(event.subject) == event.fencing_token
+
+
+def comparable(events: list[ClusterEvent]) -> list[Any]:
+    """Return what is the same on every member."""
+    return [(e.revision, e.ordinal, e.type, e.subject, e.owner, e.fencing_token, e.term,
+             e.cluster_time.sec, e.cluster_time.nanosec) for e in events]
+
+
+def contend(robots: Robots, name: str, stop: threading.Event, granted: list[int]) -> None:
+    """Take and give back one lock through one robot, over and over."""
+    client = robots.fleet.probe.client(ReleaseLock, f'/{name}/cluster/release_lock')
+    while not stop.is_set():
+        try:
+            answer = robots.acquire(name, 'contended', 0.5, wait_timeout=Duration(sec=1))
+        except AssertionError:
+            continue           # this robot was just killed
+        if answer.success:
+            granted.append(answer.fencing_token)
+            future = client.call_async(
+                ReleaseLock.Request(name='contended', fencing_token=answer.fencing_token))
+            done = threading.Event()
+            future.add_done_callback(lambda _, done=done: done.set())
+            done.wait(0.3)     # the lease ends by itself where the answer is lost
+
+
+@pytest.mark.timeout(200)
+def test_the_leader_is_killed_twenty_times(fleet: Fleet) -> None:
+    """Never two holders, the same history everywhere, and the lock that is held survives."""
+    robots = Robots(fleet)
+    robots.start()
+    leader = robots.leader()
+    for name in NAMES:
+        assert robots.acquire(name, f'of_{name}').success        # any robot answers
+    held = robots.acquire('r1', 'held', 600.0, owner='keeper')
+    assert held.success
+    stop, granted = threading.Event(), []
+    threads = [threading.Thread(target=contend, args=(robots, name, stop, granted)) for name in NAMES]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            others = tuple(name for name in NAMES if name != leader)
+            before = len(granted)
+            robots.kill(leader)
+            robots.leader(*others)
+            robots.start(leader)
+            leader = robots.leader()
+            wait_until(lambda before=before: len(granted) > before, 20, 'another grant')
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    wait_until(lambda: len({robots.call(n, 'get_status', GetClusterStatus, linearizable=True)
+                            .status.applied_index // 1000 for n in NAMES}) == 1, 20, 'agreement')
+    for name in NAMES:
+        locks = robots.call(name, 'list_locks', ListLocks, prefix='held').locks
+        assert [(lock.owner, lock.fencing_token) for lock in locks] == [('keeper', held.fencing_token)]
+    assert robots.call('r2', 'renew_lock', RenewLock, name='held', fencing_token=held.fencing_token).success
+    histories = [robots.events(name) for name in NAMES]
+    shortest = min(map(len, histories))
+    assert shortest > 100
+    assert all(comparable(h[:shortest]) == comparable(histories[0][:shortest]) for h in histories)
+    check_history(max(histories, key=len))
+
+
+def test_a_stopped_leader_is_succeeded_and_acknowledges_nothing_afterwards(fleet: Fleet) -> None:
+    robots = Robots(fleet)
+    robots.start()
+    old = robots.leader()
+    term = robots.status(old).term
+    fleet.probe.client(AcquireLock, f'/{old}/cluster/acquire_lock')
+    robots.process(old).send(signal.SIGSTOP)
+    others = tuple(name for name in NAMES if name != old)
+    new = robots.leader(*others)
+    assert new != old and robots.status(new).term > term
+    taken = robots.acquire(others[0], 'dock', 60.0)
+    assert taken.success
+    robots.process(old).send(signal.SIGCONT)
+    late = robots.acquire(old, 'dock', 60.0)
+    assert not late.success and late.error_code == ErrorCode.HELD
+    assert robots.leader() != old or robots.status(old).term > term
+    check_history(robots.events(old))
+
+
+def test_all_restart_at_once_and_keep_the_locks(fleet: Fleet) -> None:
+    robots = Robots(fleet)
+    robots.start()
+    robots.leader()
+    held = robots.acquire('r2', 'dock', 600.0, owner='keeper')
+    robots.kill(*NAMES)
+    robots.start()
+    robots.leader()
+    again = robots.acquire('r1', 'dock')
+    assert again.error_code == ErrorCode.HELD and again.holder == 'keeper'
+    assert robots.call('r3', 'release_lock', ReleaseLock, name='dock',
+                       fencing_token=held.fencing_token).success
+
+
+def test_a_wiped_member_does_not_vote_until_it_was_taken_in_again(fleet: Fleet) -> None:
+    robots = Robots(fleet)
+    robots.start()
+    leader = robots.leader()
+    wiped, other = (name for name in NAMES if name != leader)
+    incarnation = robots.status(wiped).incarnation
+    held = robots.acquire(wiped, 'dock', 600.0)
+    robots.kill(*NAMES)
+    for file in robots.directory(wiped).iterdir():
+        file.unlink()
+    robots.start(wiped, other)          # one voter and one that has forgotten everything
+    wait_until(lambda: robots.status(wiped).incarnation and robots.status(other).cluster_id, 20, 'status')
+    assert robots.status(wiped).incarnation != incarnation
+    answer = robots.acquire(other, 'x')
+    assert answer.error_code == ErrorCode.NO_QUORUM and not answer.success
+    assert robots.status(wiped).role == ClusterStatus.WAITING
+    robots.start(leader)
+
+    def role() -> int:
+        roles = [m.role for m in robots.status(robots.leader()).members
+                 if m.id == wiped and m.incarnation != incarnation]
+        return roles[0] if roles else 0
+    wait_until(lambda: role() == ClusterMember.VOTER, 30, 'the wiped member votes again')
+    kinds = [(e.type, e.subject) for e in robots.events(other) if e.type in (
+        ClusterEvent.MEMBER_ADDED, ClusterEvent.MEMBER_PROMOTED, ClusterEvent.MEMBER_REMOVED)]
+    assert kinds[-3:] == [(ClusterEvent.MEMBER_ADDED, wiped), (ClusterEvent.MEMBER_PROMOTED, wiped),
+                          (ClusterEvent.MEMBER_REMOVED, wiped)]
+    robots.kill(other)
+    robots.leader(wiped, leader)        # now its vote makes the quorum
+    assert robots.call(wiped, 'renew_lock', RenewLock, name='dock',
+                       fencing_token=held.fencing_token).success
+
+
+@pytest.mark.parametrize('order', [('a', 'b'), ('b', 'a')])
+def test_two_robots_found_one_cluster_in_either_order(fleet: Fleet, order: tuple[str, str]) -> None:
+    robots = Robots(fleet, ('a', 'b'))
+    robots.start(order[0])
+    wait_until(lambda: robots.statuses[order[0]], 20, 'the first is up')
+    assert robots.status(order[0]).role == ClusterStatus.WAITING
+    robots.start(order[1])
+    robots.leader()
+    assert len({robots.status(name).cluster_id for name in order}) == 1
+
+
+def test_alone_leads_at_once_and_ends_cleanly_on_either_signal(fleet: Fleet) -> None:
+    robots = Robots(fleet, ('solo',), 'alone')
+    for number in (signal.SIGINT, signal.SIGTERM):
+        robots.start('solo')
+        wait_until(lambda: robots.status('solo').role == ClusterStatus.LEADER, 20, 'it leads')
+        assert robots.acquire('solo', 'dock', 0.1, wait_timeout=Duration(sec=5)).success
+        robots.process('solo').send(number)
+        assert robots.process('solo').wait() == 0
+        assert 'Traceback' not in robots.process('solo').text
+
+
+def test_a_leader_that_stops_hands_over(fleet: Fleet) -> None:
+    """The successor was told to begin: its term is the next one, and nobody else stood for it."""
+    robots = Robots(fleet)
+    robots.start()
+    old = robots.leader()
+    term = robots.status(old).term
+    robots.process(old).send(signal.SIGTERM)
+    new = robots.leader(*(name for name in NAMES if name != old))
+    assert robots.process(old).wait() == 0
+    assert robots.status(new).term == term + 1
+
+
+def test_a_damaged_log_keeps_the_node_alive_and_out(fleet: Fleet) -> None:
+    robots = Robots(fleet, ('solo',), 'alone')
+    robots.start('solo')
+    wait_until(lambda: robots.status('solo').role == ClusterStatus.LEADER, 20, 'it leads')
+    assert robots.acquire('solo', 'dock').success
+    robots.kill('solo')
+    file = robots.directory('solo') / 'wal-00000001.log'
+    data = bytearray(file.read_bytes())
+    data[40] ^= 1
+    file.write_bytes(data)
+    robots.start('solo')
+    wait_until(lambda: robots.diagnosed('solo', f"'{file}' is damaged at offset"), 20, 'it says so')
+    assert robots.process('solo').alive and robots.status('solo').cluster_id == ''
+    assert robots.acquire('solo', 'dock').error_code == ErrorCode.INACTIVE
+    assert bytes(data) == file.read_bytes()
+
+
+@contextmanager
+def small_disk(where: Path, size: int) -> Iterator[Path]:
+    """Mount a real file system that is soon full."""
+    where.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(where)],
+                             capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f'no file system can be mounted here: {mounted.stderr.decode().strip()}')
+    try:
+        yield where
+    finally:
+        subprocess.run(['umount', '-l', str(where)], check=True)
+
+
+def test_a_full_disk_is_said_and_survived(fleet: Fleet) -> None:
+    with small_disk(fleet.folder / 'disk', 256 * 1024) as disk:
+        robots = Robots(fleet, ('solo',), 'alone')
+        robots.parameters['solo']['data_directory'] = disk / 'solo'
+        robots.start('solo')
+        wait_until(lambda: robots.status('solo').role == ClusterStatus.LEADER, 20, 'it leads')
+        held = robots.acquire('solo', 'kept', 600.0)
+        assert held.success
+        ballast = disk / 'ballast'
+        with ballast.open('wb', buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        for i in range(100):
+            answer = robots.acquire('solo', f'{i}' + 'x' * 200, 60.0)
+            if not answer.success:
+                break
+        assert answer.error_code in (ErrorCode.OUTCOME_UNKNOWN, ErrorCode.INACTIVE), answer
+        wait_until(lambda: robots.diagnosed('solo', 'the log cannot be written'), 20, 'it says so')
+        ballast.unlink()
+        wait_until(lambda: robots.acquire('solo', f'after{os.urandom(4).hex()}').success, 30, 'recovery')
+        assert robots.call('solo', 'renew_lock', RenewLock, name='kept',
+                           fencing_token=held.fencing_token).success
+    robots.kill('solo')
+
+
+# Bad input --------------------------------------------------------------------------------------
+def test_bad_requests_and_packets_are_refused_by_name(fleet: Fleet) -> None:
+    robots = Robots(fleet, ('solo',), 'alone')
+    robots.start('solo')
+    wait_until(lambda: robots.status('solo').role == ClusterStatus.LEADER, 20, 'it leads')
+    lease = Duration(sec=10)
+    for fields, code, names in (
+            ({'name': ''}, ErrorCode.INVALID, 'name is empty'),
+            ({'name': 'é' * 128}, ErrorCode.INVALID, 'name has 256 bytes'),
+            ({'name': 'x', 'lease': Duration(sec=-1)}, ErrorCode.INVALID, 'lease must be'),
+            ({'name': 'x', 'lease': Duration()}, ErrorCode.INVALID, 'lease must be'),
+            ({'name': 'x', 'lease': Duration(sec=90000)}, ErrorCode.INVALID, 'lease must be'),
+            ({'name': 'x', 'wait_timeout': Duration(sec=-1)}, ErrorCode.INVALID, 'wait_timeout'),
+            ({'name': 'x', 'owner': 'o' * 256}, ErrorCode.INVALID, 'owner has 256 bytes'),
+            ({'name': 'x', 'request_id': 'no number'}, ErrorCode.INVALID, 'request_id'),
+            ({'name': 'x', 'request_id': 's:0'}, ErrorCode.INVALID, 'request_id'),
+            ({'name': 'x', 'request_id': '@solo/1:1'}, ErrorCode.INVALID, "begin with '@'"),
+            ({'name': 'x', 'request_id': 's:7'}, ErrorCode.SESSION_EXPIRED, "session 's' is not open")):
+        answer = robots.call('solo', 'acquire_lock', AcquireLock, **{'lease': lease, **fields})
+        assert (answer.success, answer.error_code) == (False, code) and names in answer.message, answer
+    assert robots.call('solo', 'list_locks', ListLocks).total == 0      # nothing was changed
+    assert robots.acquire('solo', 'x').success
+    for service, kind, fields, code in (
+            ('renew_lock', RenewLock, {'name': 'x', 'fencing_token': 1}, ErrorCode.WRONG_TOKEN),
+            ('release_lock', ReleaseLock, {'name': 'x', 'fencing_token': 1}, ErrorCode.WRONG_TOKEN),
+            ('release_lock', ReleaseLock, {'name': 'y', 'fencing_token': 1}, ErrorCode.NOT_FOUND),
+            ('release_lock', ReleaseLock, {'name': 'x'}, ErrorCode.INVALID),
+            ('renew_lock', RenewLock, {'name': 'x'}, ErrorCode.INVALID),
+            ('list_events', ListEvents, {'limit': 1001}, ErrorCode.INVALID),
+            ('list_locks', ListLocks, {'limit': 1001}, ErrorCode.INVALID)):
+        answer = robots.call('solo', service, kind, **fields)
+        assert (answer.success, answer.error_code) == (False, code) and answer.message, answer
+    assert robots.call('solo', 'list_locks', ListLocks).total == 1
+
+    inbox = fleet.probe.publisher(ClusterPacket, '/muster/fleet/_raft/solo', INBOX)
+    me = Member('solo', robots.status('solo').incarnation)
+    foreign = Packet('0123456789abcdef', Member('stranger', 7), me, Join())
+    newer = bytearray(protocol.encode(foreign))
+    newer[2] = 9
+    for data in (bytes(newer), b'', b'\xff' * 70000, protocol.encode(foreign)):
+        inbox.publish(ClusterPacket(data=array('B', data)))
+    for text in ('protocol version 9', 'too short', '70000 bytes', '0123456789abcdef'):
+        wait_until(lambda text=text: robots.diagnosed('solo', text), 20, text)
+    assert robots.acquire('solo', 'still alive').success
+
+
+def test_bad_parameters_and_names_are_refused_by_name(fleet: Fleet) -> None:
+    robots = Robots(fleet, ('unknown', 'unlisted', 'timing'), 'alone')
+    robots.parameters['unknown']['electoin_min'] = 0.2
+    robots.parameters['unlisted'] |= {'bootstrap': 'members', 'members': '[a,b]'}
+    robots.parameters['timing'] |= {'heartbeat': 0.5}
+    robots.start()
+    illegal = fleet.start_node('muster.cluster.node', '7up')
+    for name, text in (('unknown', 'electoin_min'), ('unlisted', "'unlisted'"), ('timing', 'heartbeat')):
+        wait_until(lambda name=name, text=text: robots.diagnosed(name, text), 20, f'{name} names {text}')
+        assert robots.process(name).alive
+    assert illegal.wait() != 0 and "7up" in illegal.text and 'Traceback' not in illegal.text
