@@ -605,15 +605,17 @@ class Simulation:
         for robot in self.robots.values():
             self.start(robot)
         self.note('no more faults')
-        done = [client.done for client in self.clients]
-        if not self.run(self.time + PATIENCE, lambda: self._works(done)):
-            raise Violation(f'the cluster does not work {PATIENCE / SECOND:g} s after the last fault')
+        index, done = len(self.oracle.log), [client.done for client in self.clients]
+        if not self.run(self.time + PATIENCE, lambda: not self._missing(index, done)):
+            raise Violation(f'{self._missing(index, done)} {PATIENCE / SECOND:g} s after the last fault')
 
-    def _works(self, done: list[int]) -> bool:
-        members = [r.member for r in self.robots.values()]
-        return all(c.done > before for c, before in zip(self.clients, done, strict=True)) and \
-            all(m is not None and m.raft is not None and m.machine.applied == len(self.oracle.log)
-                for m in members)
+    def _missing(self, index: int, done: list[int]) -> str:
+        """Return who has made no progress since then."""
+        behind = [robot.name for robot in self.robots.values()
+                  if robot.member is None or robot.member.machine.applied <= index]
+        unserved = [client.name for client, before in zip(self.clients, done, strict=True)
+                    if client.done == before]
+        return f'no progress of {behind + unserved}' if behind or unserved else ''
 
 
 def tell(seed: int, duration: int = 6 * SECOND) -> Simulation:
