@@ -4,12 +4,12 @@
 from pathlib import Path
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.logging import launch_config
 from launch_ros.actions import Node
-from muster.bringup import default_params, default_robot, LOG_LEVELS, NODES, overrides, parse_nodes
+from muster.bringup import default_params, default_robot, founders, LOG_LEVELS, NODES, parse_nodes
 import yaml
 
 FLAG = ['true', 'false']
@@ -36,7 +36,8 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument('log_level', default_value='info', choices=list(LOG_LEVELS),
                               description='Least severe messages to show.'),
         DeclareLaunchArgument('data', default_value='',
-                              description='Keep durable data in <data>/<namespace>; empty: see params_file.'),
+                              description='Keep durable data in <data>/<namespace>; empty: $MUSTER_HOME, '
+                              'else ~/.local/state/muster.'),
         DeclareLaunchArgument('members', default_value='',
                               description='Robots that found the cluster together, separated by spaces; '
                               'empty: see params_file.'),
@@ -48,20 +49,25 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = context.launch_configurations
     robot = given['namespace'].strip('/')
     parameters: list[object] = [given['params_file']]
-    replaced = overrides(robot, given['data'], given['members'].split())
-    if replaced:  # written beside the logs of this launch; one file serves the composed process, too
+    if given['members']:  # written beside the logs; one file serves the composed process, too
         path = Path(launch_config.log_dir) / f'{robot}.yaml'
-        path.write_text(yaml.safe_dump(replaced))
+        path.write_text(yaml.safe_dump(founders(given['members'].split())))
         parameters.append(str(path))
     parameters.append({'use_sim_time': given['use_sim_time'] == 'true',
                        'autostart': given['autostart'] == 'true'})
     names = parse_nodes(given['nodes'])
     composed = given['composed'] == 'true'
     processes = [('composed_node', list(names))] if composed else [(f'{name}_node', []) for name in names]
-    return [Node(package='muster', executable=executable, arguments=selected, namespace=robot,
-                 parameters=parameters, ros_arguments=['--log-level', given['log_level']], output='screen',
-                 respawn=given['use_respawn'] == 'true', respawn_delay=RESPAWN_DELAY)
-            for executable, selected in processes]
+    entities: list[LaunchDescriptionEntity] = []
+    if given['data']:
+        home = Path(given['data']).expanduser().absolute()
+        entities.append(SetEnvironmentVariable('MUSTER_HOME', str(home)))
+    for executable, selected in processes:
+        entities.append(Node(
+            package='muster', executable=executable, arguments=selected, namespace=robot,
+            parameters=parameters, ros_arguments=['--log-level', given['log_level']], output='screen',
+            respawn=given['use_respawn'] == 'true', respawn_delay=RESPAWN_DELAY))
+    return entities
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import fcntl
 import os
 from pathlib import Path
 import signal
@@ -137,6 +138,25 @@ class Fleet:
             process.end()
         if self._probe is not None:
             self._probe.close()
+        sweep_shared_memory()
+
+
+def sweep_shared_memory() -> None:
+    """
+    Remove the shared memory that killed participants left behind.
+
+    Fast DDS holds a lock on `<segment>_el` for as long as the owner of a segment lives.
+    """
+    for guard in Path('/dev/shm').glob('fastrtps_*_el'):
+        if 'port' in guard.name:
+            continue
+        try:
+            with guard.open('rb') as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                guard.with_name(guard.name.removesuffix('_el')).unlink(missing_ok=True)
+                guard.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue  # in use, or another test swept it
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 from muster.supervision import Start, Supervisor
-import yaml
 
 NODES = ('cluster', 'learning', 'hardware')
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
@@ -59,18 +57,9 @@ def parse_nodes(text: str) -> tuple[str, ...]:
     return names
 
 
-def overrides(robot: str, data: str = '', members: Iterable[str] = ()) -> dict[str, Any]:
-    """Return, as a parameter file, what arguments say in place of the configuration file."""
-    cluster: dict[str, Any] = {}
-    learning: dict[str, Any] = {}
-    if data:
-        folder = Path(data).expanduser().absolute() / robot
-        cluster['data_directory'] = str(folder / 'cluster')
-        learning['model_directory'] = str(folder / 'models')
-    if members := list(members):
-        cluster |= {'bootstrap': 'members', 'members': members}
-    sections = {'/**/cluster': cluster, '/**/learning': learning}
-    return {name: {'ros__parameters': values} for name, values in sections.items() if values}
+def founders(members: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of robots that found a cluster together, as a parameter file."""
+    return {'/**/cluster': {'ros__parameters': {'bootstrap': 'members', 'members': list(members)}}}
 
 
 # The command ----------------------------------------------------------------------------------
@@ -104,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f'which nodes, separated by commas (default: {",".join(NODES)})')
     parser.add_argument('--composed', action='store_true', help='all nodes in one process')
     parser.add_argument('--data', default='', metavar='DIR',
-                        help='keep durable data in DIR/<robot> (default: ~/.local/state/muster/<robot>)')
+                        help='keep durable data in DIR/<robot> (default: $MUSTER_HOME, else '
+                        '~/.local/state/muster)')
     parser.add_argument('--domain', type=within(int, 0, MAX_DOMAIN), metavar='ID',
                         help='ROS domain id (default: $ROS_DOMAIN_ID)')
     parser.add_argument('--log-level', choices=LOG_LEVELS, default='info',
@@ -127,12 +117,11 @@ def up(options: argparse.Namespace) -> int:
         return preflight.returncode
     if options.domain is not None:
         os.environ['ROS_DOMAIN_ID'] = str(options.domain)
-    with tempfile.NamedTemporaryFile('w', prefix='muster-', suffix='.yaml') as replaced:
-        yaml.safe_dump(overrides(options.robot, options.data), replaced)
-        replaced.flush()
-        arguments = ['--ros-args', '-r', f'__ns:=/{options.robot}', '--log-level', options.log_level,
-                     '--params-file', str(params), '--params-file', replaced.name]
-        supervise(commands(options.nodes, options.composed, arguments), options.robot)
+    if options.data:
+        os.environ['MUSTER_HOME'] = str(Path(options.data).expanduser().absolute())
+    arguments = ['--ros-args', '-r', f'__ns:=/{options.robot}', '--log-level', options.log_level,
+                 '--params-file', str(params)]
+    supervise(commands(options.nodes, options.composed, arguments), options.robot)
     return 0
 
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from muster.bringup import add_arguments, NODES, overrides
+from muster.bringup import add_arguments, NODES, founders
 from muster.preflight import tables
 from muster.ros.parameters import BUILT_IN
 import pytest
@@ -112,7 +112,7 @@ def test_parameters_are_declared_by_the_node(name: str) -> None:
             assert text in BUILT_IN or all(text in table[node] for node in NODES), text
         elif text not in ('namespace', 'members'):
             assert f"ParameterSpec('{text}'" in WORLD
-    for section in overrides('robot_1', 'data', ['a']).items():
+    for section in founders(['a']).items():
         assert set(section[1]['ros__parameters']) <= set(table[section[0].rsplit('/', 1)[-1]])
 
 

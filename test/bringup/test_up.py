@@ -9,7 +9,7 @@ from typing import Any
 
 from lifecycle_msgs.srv import GetState
 from muster import bringup
-from muster.bringup import NODES, overrides, parse_nodes
+from muster.bringup import NODES, founders, parse_nodes
 from muster.preflight import check, tables
 from processes import Fleet, Process, wait_until
 import psutil
@@ -154,14 +154,10 @@ def test_the_configuration_file_has_no_dead_key() -> None:
             assert value == known[node][name].default, f'{node}.{name}'
 
 
-def test_overrides_are_parameters_of_the_nodes(tmp_path: Path) -> None:
-    path = tmp_path / 'overrides.yaml'
-    path.write_text(yaml.safe_dump(overrides('robot_1', '~/data', ['robot_1', 'robot_2'])))
+def test_founders_are_parameters_of_the_nodes(tmp_path: Path) -> None:
+    path = tmp_path / 'founders.yaml'
+    path.write_text(yaml.safe_dump(founders(['robot_1', 'robot_2'])))
     assert check('robot_1', path, tables()) == []
-    cluster = yaml.safe_load(path.read_text())['/**/cluster']['ros__parameters']
-    assert cluster == {'data_directory': str(Path.home() / 'data' / 'robot_1' / 'cluster'),
-                       'bootstrap': 'members', 'members': ['robot_1', 'robot_2']}
-    assert overrides('robot_1') == {}
 
 
 def test_nodes_are_chosen_by_name() -> None:

@@ -3,7 +3,6 @@
 """The cluster node: elects a leader among the robots and keeps the fleet's locks."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 import sys
 import time
@@ -55,7 +54,8 @@ PARAMETERS = (
     ParameterSpec('members', [''], "Names of all founding robots, for bootstrap 'members'.",
                   check=_names_problem, read_only=True),
     ParameterSpec('data_directory', '',
-                  'Where the log is kept; empty: ~/.local/state/muster/<robot>/cluster.',
+                  'Where the log is kept; empty: cluster in $MUSTER_HOME/<robot>, else in '
+                  '~/.local/state/muster/<robot>.',
                   read_only=True),
     ParameterSpec('profile', 'lan', 'Timing of the consensus: lan (50 ms heartbeat) or wifi (250 ms).',
                   choices=tuple(PROFILES), read_only=True),
@@ -129,8 +129,7 @@ class ClusterNode(ManagedNode):
 
     def _directory(self) -> Path:
         given = self.parameters['data_directory']
-        home = Path(os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state')
-        return Path(given).expanduser() if given else home / 'muster' / self.robot / 'cluster'
+        return Path(given).expanduser() if given else self.state_directory / 'cluster'
 
     def _read_timing(self) -> Timing:
         profile = PROFILES[self.parameters['profile']]

@@ -169,5 +169,5 @@ def _check(kind: type, *values: Any) -> None:
     for value in values:
         if not isinstance(value, kind):
             raise TypeError(f'{value!r:.40} is not of type {kind.__name__}')
-        if kind is int and not 0 <= value < 2**63:
+        if isinstance(value, int) and not 0 <= value < 2**63:
             raise ValueError(f'{value} is out of range')

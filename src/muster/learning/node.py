@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future as Job, ThreadPoolExecutor
 from functools import partial
-import os
 from pathlib import Path
 import threading
 import time
@@ -63,8 +62,8 @@ PARAMETERS = (
                   'mixed: epsilon-greedy, learns.', choices=tuple(m.name.lower() for m in LearningMode)),
     ParameterSpec('seed', -1, 'Fixes all randomness of the agent; -1 = a new one at every start.',
                   minimum=-1, maximum=2**31 - 1, read_only=True),
-    ParameterSpec('model_directory', '', 'Folder of the saved models; empty: models in the folder of the '
-                  'robot below $MUSTER_HOME or ~/.local/state/muster.', read_only=True),
+    ParameterSpec('model_directory', '', 'Folder of the saved models; empty: models in $MUSTER_HOME/<robot>, '
+                  'else in ~/.local/state/muster/<robot>.', read_only=True),
     ParameterSpec('initial_model', '', 'Model to begin with, loaded when configured; empty: none.',
                   read_only=True),
     ParameterSpec('save_on_deactivate', True, f"Save what was learned as '{AUTOSAVE}' when deactivated."),
@@ -102,7 +101,7 @@ class LearningNode(ManagedNode):
     # Lifecycle --------------------------------------------------------------------------------
     def configure(self) -> None:
         """Read the specification, make the agent and all entities."""
-        home = Path(os.environ.get('MUSTER_HOME') or '~/.local/state/muster').expanduser() / self.robot
+        home = self.state_directory
         self._models = ModelFolder(Path(self.parameters['model_directory'] or home / 'models').expanduser())
         try:
             self._specification = load_specification(self._specification_file())

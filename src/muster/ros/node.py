@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import os
+from pathlib import Path
 import re
 import traceback
 from typing import Any
@@ -59,6 +61,13 @@ class ManagedNode(LifecycleNode):
     def robot(self) -> str:
         """Return the robot's name: the namespace, or `robot` at the root."""
         return self.get_namespace().strip('/').replace('/', '_') or 'robot'
+
+    @property
+    def state_directory(self) -> Path:
+        """Return where this robot keeps what lasts: `$MUSTER_HOME/<robot>`, or below the XDG state home."""
+        state = os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state'
+        home = os.environ.get('MUSTER_HOME') or Path(state) / 'muster'
+        return Path(home).expanduser() / self.robot
 
     # What a subclass provides -----------------------------------------------------------------
     def configure(self) -> None:
