@@ -201,7 +201,7 @@ class Client:
         random = simulation.random
         self._random = random
         self._rate = 1 + random.uniform(-MAX_DRIFT, MAX_DRIFT)
-        self._sequence = 0
+        self._session, self._sequence = name, 0
         self._lock, self._token, self._lease = '', 0, 0
         self._until = 0               # end of its own view of the hold, simulation time
         self._robot: Robot | None = None
@@ -233,7 +233,13 @@ class Client:
         if self._random.random() < 0.2:
             return None
         self._sequence += 1
-        return self.name, self._sequence
+        return self._session, self._sequence
+
+    def _refused(self, answer: Answer) -> None:
+        """Begin a new session where the old one has ended, or its first request was lost."""
+        if answer.code == Code.SESSION_EXPIRED:
+            self._session, self._sequence = f'{self.name}/{self.simulation.time}', 0
+        self._later()
 
     def _believe(self, sent: int, length: int) -> None:
         """Count the lease from before the request was sent, less 1 %, on the own clock."""
@@ -265,7 +271,7 @@ class Client:
                 if again < 0.9:
                     self._ask(Withdraw(self._lock, *request), None, lambda _: self._later())
                     return
-            self._later()
+            self._refused(answer)
         self._ask(operation, request, answered)
 
     def _renew(self) -> None:
@@ -279,14 +285,14 @@ class Client:
             elif answer.code == Code.OUTCOME_UNKNOWN and request is not None:
                 self._ask(operation, request, answered)
                 return
-            self._later()
+            self._refused(answer)
         self._ask(operation, request, answered)
 
     def _release(self) -> None:
         self.simulation.oracle.gives_up(self._lock, self.name)
         operation, request = Release(self._lock, self._token), self._next_request()
         self._token = 0
-        self._ask(operation, request, lambda answer: self._later())
+        self._ask(operation, request, self._refused)
 
     def _read(self) -> None:
         """Read linearizably: what was acknowledged before must be seen."""
