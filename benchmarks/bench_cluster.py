@@ -42,11 +42,16 @@ def main() -> None:
     else:
         results.say('  etcd: not installed, no peer in this run (Debian: apt install etcd-server)')
     with fleet.muster_cluster() as cluster:
+        member = fleet.MEMBERS[0]
+        with awake():  # before any kill: DDS goes on calling for the dead for a while
+            floor = {'ROS service round trip without consensus': cluster.round_trips(member, SAMPLES),
+                     'DDS round trip of 64 bytes': cluster.echoes(SAMPLES),
+                     f'fdatasync of {SYNC_BYTES} appended bytes': syncs()}
         own = measure(cluster, fleet.MEMBERS, kills, cluster.client.spin)
-        with awake():
-            round_trip = cluster.round_trips(cluster.settle(), SAMPLES)
     report(results, own, peer, kills)
-    floors(results, round_trip)
+    for what, samples in floor.items():
+        for percent in (50, 99):
+            results.add(f'floor: {what}, p{percent}', _ms(percentile(samples, percent)), 'ms')
     with awake():
         results.add('core and storage in one process, 256 in flight',
                     entries_per_second(CORE_IN_FLIGHT, CORE_SECONDS), 'entries/s', at_least=8000)
@@ -99,19 +104,8 @@ def report(results: Results, own: dict[str, Any], peer: dict[str, Any], kills: i
             at_most=3)
 
 
-def floors(results: Results, round_trip: list[float]) -> None:
-    """Report what no lock can be faster than."""
-    with awake():
-        synced = _syncs()
-    for percent in (50, 99):
-        results.add(f'floor: ROS service round trip without consensus, p{percent}',
-                    _ms(percentile(round_trip, percent)), 'ms')
-    for percent in (50, 99):
-        results.add(f'floor: fdatasync of {SYNC_BYTES} appended bytes, p{percent}',
-                    _ms(percentile(synced, percent)), 'ms')
-
-
-def _syncs() -> list[float]:
+def syncs() -> list[float]:
+    """Return the seconds of disk syncs of a growing file by this process alone."""
     samples = []
     with tempfile.TemporaryFile(prefix='muster-benchmark-', dir=DISK, buffering=0) as file:
         for _ in range(SYNC_SAMPLES):

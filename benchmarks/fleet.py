@@ -8,16 +8,18 @@ from contextlib import contextmanager
 import os
 from pathlib import Path
 import signal
+import sys
 import tempfile
 import time
 from typing import Any
 
 from builtin_interfaces.msg import Duration
+import echo
 from harness import DISK
 from load import Load
 from muster_interfaces.msg import ClusterStatus
 from muster_interfaces.srv import AcquireLock, GetClusterStatus, ListLocks, ReleaseLock
-from processes import Fleet, reserved_domain
+from processes import Fleet, Process, reserved_domain
 from ros_client import RosClient
 
 MEMBERS = ('robot_1', 'robot_2', 'robot_3')
@@ -120,6 +122,16 @@ class MusterCluster:
             self.client.spin_until(future.done, 30, 'a lock after the death of the leader')
             if future.result().success:
                 return time.perf_counter() - begun
+
+    def echoes(self, count: int) -> list[float]:
+        """Return the seconds of round trips over DDS to a process that only sends back."""
+        command = [sys.executable, echo.__file__]
+        self._fleet.processes['echo'] = process = Process(
+            command, self._fleet.folder / 'echo.txt', self._fleet.environment)
+        try:
+            return echo.round_trips(self.client, count)
+        finally:
+            process.end()
 
     def restart(self, member: str) -> None:
         """Start a member again that was killed."""

@@ -12,6 +12,9 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+#: How late a wait notices that its time is over, seconds.
+WAKE_INTERVAL = 0.05
+
 
 class RosClient:
     """A node in this process, in a ROS domain of its own."""
@@ -24,6 +27,8 @@ class RosClient:
                          start_parameter_services=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        # It wakes the waits below; a time-out of `spin_once` would make a timer at every call.
+        self.node.create_timer(WAKE_INTERVAL, lambda: None)
         self._clients: dict[str, Any] = {}
 
     def spin_until(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
@@ -32,14 +37,14 @@ class RosClient:
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f'not within {timeout} s: {what}')
-            self._executor.spin_once(timeout_sec=0.02)
+            self._executor.spin_once()
         return value
 
     def spin(self, seconds: float) -> None:
         """Spin for a while."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+        while time.monotonic() < deadline:
+            self._executor.spin_once()
 
     def client(self, kind: Any, name: str, timeout: float = 30.0) -> Any:
         """Return a client whose service is there."""
