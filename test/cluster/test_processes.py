@@ -408,4 +408,4 @@ def test_bad_parameters_and_names_are_refused_by_name(fleet: Fleet) -> None:
     for name, text in (('unknown', 'electoin_min'), ('unlisted', "'unlisted'"), ('timing', 'heartbeat')):
         wait_until(lambda name=name, text=text: robots.diagnosed(name, text), 20, f'{name} names {text}')
         assert robots.process(name).alive
-    assert illegal.wait() != 0 and "7up" in illegal.text and 'Traceback' not in illegal.text
+    assert illegal.wait() != 0 and '7up' in illegal.text and 'Traceback' not in illegal.text

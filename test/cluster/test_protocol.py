@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from hypothesis import given, settings, strategies as st
+import msgpack
 from muster.cluster import protocol
 from muster.cluster.protocol import Forward, Hello, Join, JoinRefused, Packet, Rejected
 from muster.cluster.raft.configuration import Configuration
@@ -22,7 +23,6 @@ from muster.cluster.raft.types import (
 )
 from muster.cluster.state.commands import Code
 from muster.cluster.state.events import EventType
-import msgpack
 import muster_interfaces.msg
 import pytest
 

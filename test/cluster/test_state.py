@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import invariant, precondition, rule, RuleBasedStateMachine
+import msgpack
 from muster.cluster.raft.types import Entry, Kind
 from muster.cluster.state import events as events_module, locks as locks_module, sessions as sessions_module
 from muster.cluster.state.commands import (
@@ -27,7 +28,6 @@ from muster.cluster.state.commands import (
 from muster.cluster.state.events import Event, EventLog, EventType
 from muster.cluster.state.machine import StateMachine
 from muster.cluster.state.sessions import LIFETIME, WINDOW
-import msgpack
 import pytest
 
 SECOND = 1_000_000_000

@@ -20,9 +20,9 @@ from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.log import Log
 from muster.cluster.raft.progress import Progress
 from muster.cluster.raft.types import (
-    BLANK,
     Append,
     AppendReply,
+    BLANK,
     Entry,
     Envelope,
     HardState,
