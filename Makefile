@@ -14,7 +14,7 @@ up: prepare       ## this machine as one robot, until Ctrl-C
 lint: prepare     ## ruff, mypy and the ament linters
 	@$(IN) ruff check . && mypy && ament_flake8 --config workspace/flake8.ini src/muster launch test benchmarks && ament_pep257 src/muster launch test benchmarks
 shell: prepare    ## a shell with everything sourced
-	@$(IN) exec bash -i
+	@exec bash --rcfile <(echo '[ ! -f ~/.bashrc ] || . ~/.bashrc; . workspace/env.sh') -i
 bench: prepare    ## every benchmark; results in benchmarks/results
 	@$(IN) for area in benchmarks/bench_*.py; do python $$area || exit 1; done
 bench-%: prepare  ## one area, as bench-cluster
