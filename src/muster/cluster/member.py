@@ -114,6 +114,8 @@ class ClusterMember:
         self._bootstrap = Bootstrap(me, bootstrap, listed, now)
         self._heard: dict[str, Heard] = {}
         self._pending: dict[RequestId, _Pending] = {}
+        self._unsent: list[_Pending] = []          # taken in since the last effects were taken
+        self._unsent_at = now
         self._run = generator.getrandbits(63)
         self._session = f'{MEMBER_PREFIX}{me.id}/{self._run:016x}'
         self._sequence = self._ticket = 0
@@ -167,7 +169,10 @@ class ClusterMember:
         return min(due)
 
     def take_effects(self) -> Effects:
-        """Return what is to be done, once."""
+        """Return what is to be done, once; requests that came since the last time go together."""
+        if self._unsent:
+            self._send_pending(self._unsent, self._unsent_at)
+            self._unsent.clear()
         self._carry_out_raft()
         effects, self._effects = self._effects, Effects()
         return effects
@@ -194,18 +199,19 @@ class ClusterMember:
             pending = self._pending[request] = _Pending(command, now + patience, [self._ticket], wait)
             if len(self._pending) == 1:
                 self._expire_at = now + self._timing.election_max
-            self._send_pending(now)
+            self._unsent.append(pending)
+            self._unsent_at = now
         else:
             pending.tickets.append(self._ticket)
         return self._ticket
 
-    def _send_pending(self, now: int) -> None:
-        """Propose or forward what has not reached the present leader yet."""
+    def _send_pending(self, requests: Iterable[_Pending], now: int) -> None:
+        """Propose or forward those requests that have not reached the present leader yet."""
         if self.raft is None or self.raft.leader is None:
             return
         target = (self.raft.leader, self.raft.term)
         batch: list[bytes] = []
-        for pending in self._pending.values():
+        for pending in requests:
             again = pending.sent_to != target or \
                 (not self.leads and now - pending.sent_at >= self._timing.election_max)
             # After its deadline a copy could be executed when the session that would notice is over.
@@ -261,7 +267,7 @@ class ClusterMember:
             if clock is not None and now >= clock:
                 self.raft.propose(Kind.CLOCK, b'', now)
         if self._pending and now >= self._expire_at:
-            self._send_pending(now)
+            self._send_pending(self._pending.values(), now)
             self._expire_pending(now)
 
     def _clock_due(self) -> int | None:
@@ -370,7 +376,7 @@ class ClusterMember:
         """Send what is outstanding to a leader as soon as it is known."""
         assert self.raft is not None
         if (self.raft.leader, self.raft.term) != before:
-            self._send_pending(now)
+            self._send_pending(self._pending.values(), now)
 
     def _report(self, key: str, text: str, now: int) -> None:
         self._problems[key] = text, now

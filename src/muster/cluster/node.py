@@ -144,7 +144,8 @@ class ClusterNode(ManagedNode):
 
     # From the engine's thread ------------------------------------------------------------------
     def _publish_event(self, event: Event) -> None:
-        self._events.publish(event_message(event, self.get_clock().now().to_msg()))
+        if self._events.get_subscription_count():  # a message costs more than the entry behind it
+            self._events.publish(event_message(event, self.get_clock().now().to_msg()))
 
     def _publish_status(self) -> None:
         self._status.publish(self._interface.status())
