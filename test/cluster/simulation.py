@@ -295,15 +295,7 @@ class Client:
         self._ask(operation, request, self._refused)
 
     def _read(self) -> None:
-        """Read linearizably: what was acknowledged before must be seen."""
-        known = self.simulation.acknowledged
-
-        def answered(answer: Answer) -> None:
-            member = self.simulation.answering
-            if answer.code == Code.OK and member is not None and member.machine.applied < known:
-                raise Violation(f'{member.me} read index {member.machine.applied}, {known} was acknowledged')
-            self._later()
-        self._ask(Barrier(), None, answered)
+        self._ask(Barrier(), None, lambda _: self._later())
 
 
 class Simulation:
@@ -316,13 +308,13 @@ class Simulation:
         self.oracle = Oracle()
         self.transcript: deque[str] = deque(maxlen=60)
         self.acknowledged = 0                # highest index whose effect a client was told
-        self.answering: ClusterMember | None = None
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self.blocked: set[tuple[str, str]] = set()
         self.loss = self.random.choice((0.0, 0.0, 0.02, 0.1))
-        self.slow_disk = self.random.choice((1, 1, 5, 40)) * MILLISECOND
+        self.slow_disk = self.random.choice((1, 5, 40, 200)) * MILLISECOND
         self.jitter = self.random.choice((1, 3, 30)) * MILLISECOND
+        self.pace = self.random.choice((200, 500, 1200)) * MILLISECOND     # of faults
         self.leisure = self.random.choice((5, 30, 200)) * MILLISECOND      # of clients between requests
         names = [f'r{i + 1}' for i in range(self.random.choice((1, 2, 3, 3, 3, 3, 4, 5)))]
         founders, mode = self.random.choice((
@@ -435,10 +427,9 @@ class Simulation:
         for ticket, answer in effects.answers:
             then = robot.clients.pop(ticket, None)
             if then is not None:
+                then(answer)
                 if answer.code == Code.OK:
                     self.acknowledged = max(self.acknowledged, member.machine.applied)
-                self.answering = member
-                then(answer)
         if robot.member is member:
             self._schedule(robot)
 
@@ -519,16 +510,16 @@ class Simulation:
         robot = random.choice(up)
         assert robot.member is not None
         patience = random.randrange(300 * MILLISECOND, 2 * SECOND)
-        asked = self.time
-        answered = False
+        asked, known = self.time, self.acknowledged
+        member, answered = robot.member, False
 
         def once(answer: Answer) -> None:
             nonlocal answered
             if answered:
                 return
             answered = True
-            if answer.code == Code.INTERNAL:
-                raise Violation(answer.message)
+            if isinstance(operation, Barrier) and answer.code == Code.OK and member.machine.applied < known:
+                raise Violation(f'{member.me} read index {member.machine.applied}, {known} was acknowledged')
             # The answer travels back; meanwhile the client does not know.
             self.after(random.randrange(MILLISECOND) if self.time > asked else 1, lambda: then(answer))
         ticket = robot.member.submit(operation, request, patience, robot.clock(self.time))
@@ -543,37 +534,41 @@ class Simulation:
         if not self._faults:
             return
         random = self.random
-        robot = random.choice(list(self.robots.values()))
+        robots = list(self.robots.values())
+        leaders = [r for r in robots if r.member is not None and r.member.leads]
+        robot = random.choice(leaders if leaders and random.random() < 0.5 else robots)
         random.choice((self._fault_crash, self._fault_crash, self._fault_pause, self._fault_partition,
                        self._fault_partition, self._fault_one_way, self._fault_all, self._fault_wipe,
                        self._fault_hand_over))(robot)
-        self.after(random.randrange(1200 * MILLISECOND), self.disturb)
+        self.after(random.randrange(self.pace), self.disturb)
 
     def _fault_crash(self, robot: Robot) -> None:
         self.crash(robot)
-        self.after(self.random.randrange(1500 * MILLISECOND), lambda: self.start(robot))
+        self.after(self.random.randrange(2 * self.pace), lambda: self.start(robot))
 
     def _fault_pause(self, robot: Robot) -> None:
-        self.pause(robot, self.random.randrange(1500 * MILLISECOND))
+        self.pause(robot, self.random.randrange(max(SECOND, self.pace)))
 
     def _fault_all(self, _: Robot) -> None:
         """All restart at once."""
         for robot in self.robots.values():
             self._fault_crash(robot)
 
-    def _fault_partition(self, _: Robot) -> None:
+    def _fault_partition(self, robot: Robot) -> None:
         names = list(self.robots)
         side = set(self.random.sample(names, self.random.randint(0, len(names) - 1)))
+        if self.random.random() < 0.5:
+            side = {robot.name}
         self.blocked = {(a, b) for a in names for b in names if (a in side) != (b in side)}
         self.note(f'the network is cut around {sorted(side)}')
-        self.after(self.random.randrange(2 * SECOND), self.heal)
+        self.after(self.random.randrange(max(SECOND, self.pace)), self.heal)
 
     def _fault_one_way(self, robot: Robot) -> None:
         names = [n for n in self.robots if n != robot.name]
         deaf = self.random.random() < 0.5
         self.blocked |= {(n, robot.name) if deaf else (robot.name, n) for n in names}
         self.note(f'{robot.name} is {"deaf" if deaf else "mute"}')
-        self.after(self.random.randrange(2 * SECOND), self.heal)
+        self.after(self.random.randrange(max(SECOND, self.pace)), self.heal)
 
     def _fault_hand_over(self, robot: Robot) -> None:
         if robot.member is not None and not robot.paused:
