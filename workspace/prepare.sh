@@ -70,7 +70,8 @@ install_packages() {  # uv is fast, and is itself from PyPI
 build() {  # build PACKAGE TITLE FILE...
   local package=$1 title=$2; shift 2
   say "$title"
-  bash -c ". workspace/env.sh && python -m colcon build --symlink-install --packages-select $package --event-handlers console_direct- console_cohesion-" \
+  # Set here, or colcon tells the compiler's make to wait while the machine is busy (-l).
+  MAKEFLAGS=-j$(nproc) bash -c ". workspace/env.sh && python -m colcon build --symlink-install --packages-select $package --event-handlers console_direct- console_cohesion-" \
     > "log/build-$package.txt" 2>&1 || { tail -n 40 "log/build-$package.txt" >&2; fail "colcon could not build $package: see log/build-$package.txt"; }
   done_with "install/$package/.built" "$@"
 }

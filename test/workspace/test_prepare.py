@@ -16,7 +16,7 @@ import subprocess
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ('bash', 'cat', 'cp', 'dirname', 'find', 'grep', 'mkdir', 'rm', 'sha256sum', 'sort', 'tail',
+TOOLS = ('bash', 'cat', 'cp', 'dirname', 'find', 'grep', 'mkdir', 'nproc', 'rm', 'sha256sum', 'sort', 'tail',
          'uname', 'xargs')
 #: How a step of the set-up calls Python, and what it is called here; a build is called by its package.
 STEPS = {'-m venv': 'environment', '-m uv': 'packages', 'workspace/repair': 'repair', '-m colcon': ''}
