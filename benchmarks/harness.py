@@ -126,7 +126,8 @@ def machine() -> dict[str, Any]:
     virtual = any('hypervisor' in line for line in Path('/proc/cpuinfo').read_text().splitlines())
     return {'processor': model, 'cores': os.cpu_count(), 'virtual': virtual,
             'memory_gib': round(psutil.virtual_memory().total / 2**30),
-            'disk': f'{mount.fstype} on {mount.device}', 'kernel': platform.release(),
+            'disk': f'{mount.fstype} on {mount.device}',
+            'kernel': '.'.join(platform.release().split('.')[:2]),
             'python': platform.python_version(), 'load_average': round(os.getloadavg()[0], 1),
             'real_time_priority': os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)}
 

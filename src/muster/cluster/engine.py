@@ -58,13 +58,18 @@ class Engine:
 
     def __init__(self, context: Any, namespace: str, cluster: str, member_id: str,
                  on_event: Callable[[Event], None], on_change: Callable[[], None],
-                 on_care: Callable[[], None], on_failure: Callable[[Exception], None]) -> None:
-        """Make the small node; `start` begins to serve, `begin` to take part."""
+                 on_care: Callable[[], None], on_failure: Callable[[Exception], None],
+                 on_broken: Callable[[Exception], None]) -> None:
+        """
+        Make the small node; `loop.start` begins to serve, `begin` to take part.
+
+        `on_failure` hears of a log that cannot be written, `on_broken` of an error inside the loop.
+        """
         # Global arguments would rename this node to the public node's name (`-r __node:=`).
         self.node = Node('_cluster_transport', namespace=namespace, context=context,
                          use_global_arguments=False, enable_rosout=False, start_parameter_services=False,
                          parameter_overrides=[Parameter('start_type_description_service', value=False)])
-        self.loop = Loop(self.node, self._settle, on_failure)
+        self.loop = Loop(self.node, self._settle, on_broken)
         self.member: ClusterMember | None = None
         self.rejected: dict[str, int] = {}
         self.member_id = member_id
@@ -123,9 +128,11 @@ class Engine:
 
     def close(self) -> None:
         """End the thread and destroy the node."""
-        self.end()
-        self.loop.stop()
-        self.node.destroy_node()
+        try:
+            self.end()
+        finally:
+            self.loop.stop()
+            self.node.destroy_node()
 
     # World to core -----------------------------------------------------------------------------
     def _on_packet(self, message: ClusterPacket) -> None:

@@ -66,6 +66,8 @@ class Loop:
 
     def call(self, work: Callable[[], Any], timeout: float) -> Any:
         """Run `work` on the loop's thread and return or raise what it did; TimeoutError if stuck."""
+        if not self._thread.is_alive():
+            raise TimeoutError('the cluster transport has ended')
         done = threading.Event()
         results: list[Any] = []
         errors: list[Exception] = []

@@ -96,7 +96,8 @@ class ClusterNode(ManagedNode):
         self._events = self.create_lifecycle_publisher(ClusterEvent, 'cluster/events', EVENTS)
         cluster = self.parameters['cluster']
         self._engine = Engine(self.context, self.get_namespace(), cluster, self.robot,
-                              self._publish_event, self._publish_status, self._look_after, self._failed)
+                              self._publish_event, self._publish_status, self._look_after, self._failed,
+                              self._broken)
         self._interface = Services(
             self._engine, self.get_fully_qualified_name(), cluster,
             lambda: int(self.parameters['request_timeout'] * SECOND),
@@ -158,6 +159,12 @@ class ClusterNode(ManagedNode):
     def _failed(self, error: Exception) -> None:
         """Stop taking part after the disk refused a write, and try again from what is durable."""
         self.executor.create_task(self._fall_back, error)
+
+    def _broken(self, error: Exception) -> None:
+        """End the process: an error inside the transport leaves nothing to rely on but the disk."""
+        def end() -> None:
+            raise error
+        self.executor.create_task(end)
 
     def _fall_back(self, error: Exception) -> None:
         self.get_logger().error(f'the log cannot be written: {error}. This member takes no part until it can')
