@@ -148,6 +148,17 @@ def test_withdraw_releases_a_hold_and_ends_a_wait() -> None:
     assert fleet.do(Withdraw('dock', 'a', 1)).code == Code.NOT_FOUND
 
 
+def test_a_withdrawal_in_the_entry_that_grants_repeats_no_token() -> None:
+    fleet = Fleet()
+    fleet.do(Acquire('dock', 'a', SECOND, 0))
+    for owner in 'bc':
+        fleet.do(Acquire('dock', owner, SECOND, 60 * SECOND), (owner, 1))
+    assert fleet.do(Withdraw('dock', 'b', 1), elapsed=SECOND).code == Code.OK   # a's lease ends as well
+    assert fleet.machine.clock_interval() == 0
+    assert fleet.wait(0) == ['LOCK_EXPIRED', 'LOCK_ACQUIRED']
+    assert fleet.answers['c', 1].token > fleet.answers['b', 1].token
+
+
 def test_a_new_run_of_a_member_ends_the_waits_of_the_old_one() -> None:
     fleet = Fleet()
     fleet.do(Acquire('dock', 'a', SECOND, 0), member='r1', run=1)

@@ -148,6 +148,12 @@ class LockTable:
         """Release what a request holds, or end its wait."""
         lock = self._locks.get(name)
         if lock is not None and lock.holder.request == request:
+            if lock.holder.token == index:
+                # Granted by this very entry: a second grant would have the same token. The lease
+                # ends now, and the next entry gives the lock on.
+                lock.holder = replace(lock.holder, deadline=now)
+                self._watch(lock.holder)
+                return []
             return self.release(name, lock.holder.token, now, index)
         if lock is None or request not in lock.queue:
             raise NotFound(f"request '{request[0]}:{request[1]}' neither holds lock '{name}' "
