@@ -372,9 +372,10 @@ class Simulation:
             return
         parts = [part for effects in robot.disk.queue for part in Disk.parts(effects)]
         kept = self.random.randint(0, len(parts))
-        # The identity is written after the first record: without all of both, nothing was joined.
-        if robot.disk.cluster_id or kept:
-            robot.disk.apply(parts[:kept])
+        if not robot.disk.cluster_id and parts:
+            # The identity is written last: a cluster is joined with the whole first record or not at all.
+            kept = self.random.choice((0, max(kept, len(Disk.parts(robot.disk.queue[0])))))
+        robot.disk.apply(parts[:kept])
         robot.disk.queue.clear()
         self.note(f'{robot.disk.me} crashes; {kept} of {len(parts)} unfinished writes are kept')
         robot.member, robot.writing, robot.paused = None, False, False

@@ -273,7 +273,8 @@ def test_a_crash_between_any_two_steps_of_joining_leaves_empty_or_joined(
         assert contents(copy) == state       # opening it again changes nothing
         assert state[0] == Member('a', 7)
     assert seen[0] == ('', BLANK, []) and seen[-1] == (CLUSTER, HardState(1, None), [entry(1)])
-    assert set(map(str, seen)) <= {str(('', BLANK, [])), str((CLUSTER, BLANK, [])), str(seen[-1])}
+    # A founder that knew its cluster and not the first entry of it would wait for ever.
+    assert all(state in (seen[0], seen[-1]) for state in seen)
 
 
 # Disks that refuse ------------------------------------------------------------------------------

@@ -180,21 +180,18 @@ class Storage:
     # Writing -----------------------------------------------------------------------------------
     def write(self, records: list[Record]) -> None:
         """Append records and sync them, all or nothing; raise OSError or SyncFailed."""
-        for record in records:
-            if record.cluster_id:
-                self._join(record.cluster_id)
-        data = b''.join(_encode(record) for record in records)
-        if not data:
-            return
-        if self._size > SEGMENT_BYTES:
+        joining = next((record.cluster_id for record in records if record.cluster_id), '')
+        if joining:
+            self.cluster_id = joining
             self._begin_segment()
-        self._append(data)
-
-    def _join(self, cluster_id: str) -> None:
-        """Belong to a cluster: the log first, then the identity that asks for it."""
-        self.cluster_id = cluster_id
-        self._begin_segment()
-        self._write_identity(self.me, cluster_id)
+        data = b''.join(_encode(record) for record in records)
+        if data:
+            if self._size > SEGMENT_BYTES:
+                self._begin_segment()
+            self._append(data)
+        if joining:
+            # Last: a founder whose identity named a cluster without its first entry would wait for ever.
+            self._write_identity(self.me, joining)
 
     def _begin_segment(self) -> None:
         if self._file >= 0:
