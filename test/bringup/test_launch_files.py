@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from muster.bringup import add_arguments, NODES, founders
+from muster.bringup import add_arguments, founders, NODES
 from muster.preflight import tables
 from muster.ros.parameters import BUILT_IN
 import pytest

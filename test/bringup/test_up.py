@@ -9,7 +9,7 @@ from typing import Any
 
 from lifecycle_msgs.srv import GetState
 from muster import bringup
-from muster.bringup import NODES, founders, parse_nodes
+from muster.bringup import founders, NODES, parse_nodes
 from muster.preflight import check, tables
 from processes import Fleet, Process, wait_until
 import psutil

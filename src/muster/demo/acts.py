@@ -322,4 +322,3 @@ class Acts:
         self.summary.claim('failover', 'the killed robot is restarted from its disk and catches up',
                            f"after {took:.1f} s it knows 'gripper' with token {tokens.get('gripper')}",
                            tokens.get('gripper') == token)
-

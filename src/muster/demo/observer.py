@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from muster.ros import interfaces as interfaces
+from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.qos import EVENTS, STATUS
 from muster_interfaces.msg import (
     ClusterEvent,
