@@ -116,8 +116,8 @@ def test_the_end_is_bounded_for_a_node_that_hangs(fleet: Fleet, monkeypatch: pyt
     found = children(process)
     found['hardware'].suspend()
     for _ in range(3):  # asked again and again, it goes on to SIGKILL without the usual patience
-        process.send(signal.SIGINT)
         seen = process.text.count('ending')
+        process.send(signal.SIGINT)
         wait_until(lambda seen=seen: process.text.count('ending') > seen or not process.alive, 10,
                    'the request was seen')
     assert process.wait(READY) == 0

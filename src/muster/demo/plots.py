@@ -40,7 +40,7 @@ def timeline(observer: Observer, figures: dict[str, Any], path: Path) -> None:
             (lock / 1e3, f'lock {lock:.0f} ms', 0.78), (figures['caught_up_s'], 'caught up', 0.98)):
         axes.axvline(seconds, color='#333333', linewidth=1, linestyle='--')
         axes.text(seconds, height, f' {text}', transform=axes.get_xaxis_transform(), va='top', fontsize=8)
-    axes.set(xlim=(-before, after), ylim=(-1.1, len(observer.robots) + 0.3), xlabel='seconds since the kill',
+    axes.set(xlim=(-before, after), ylim=(-1.1, len(observer.robots) + 0.6), xlabel='seconds since the kill',
              title='Failover')
     _legend(axes)
     figure.savefig(path, dpi=110)

@@ -34,7 +34,8 @@ class Screen:
         self._lines: deque[str] = deque(maxlen=12)
         self._observer: Observer | None = None
         self._live = None if headless or not self.console.is_terminal else \
-            Live(console=self.console, get_renderable=self._view, refresh_per_second=8)
+            Live(console=self.console, get_renderable=self._view, refresh_per_second=8,
+                 transient=True)  # the table of claims is printed at the end
 
     def __enter__(self) -> Screen:
         """Begin to show."""
@@ -43,7 +44,7 @@ class Screen:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Leave the last view standing."""
+        """Clear the view."""
         if self._live:
             self._live.stop()
 
