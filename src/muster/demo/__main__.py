@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 import shutil
+import signal
 import sys
 
 from muster.demo.acts import Acts
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument('--output', type=Path, default=Path('demo'), metavar='DIR',
                         help='where summary, pictures and logs go; it is emptied (default: %(default)s)')
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had them ignored
+        signal.signal(number, signal.default_int_handler)
     folder: Path = options.output.resolve()
     _empty(folder)
     summary = Summary()
