@@ -59,7 +59,7 @@ class Acts:
         """Train off-line meanwhile: real time is too short for learning to show."""
         self._trained_in.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, '-m', 'muster.demo.training', str(self._trained_in)]
-        self._training = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._training = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         self.say('off-line training begins in a process of its own, in the same simulated world')
 
     def close(self) -> None:
