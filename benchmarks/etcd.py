@@ -107,7 +107,7 @@ class EtcdCluster:
                  '--listen-peer-urls', self._peers[member],
                  '--initial-advertise-peer-urls', self._peers[member],
                  '--initial-cluster', ','.join(f'{m}={url}' for m, url in self._peers.items()), *TIMING],
-                stdout=output, stderr=output, start_new_session=True)
+                stdout=output, stderr=output, process_group=0)
 
     def pid(self, member: str) -> int:
         """Return the process of a member."""

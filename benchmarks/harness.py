@@ -137,7 +137,9 @@ def awake() -> Iterator[None]:
     """
     Keep every core awake with a loop that runs only where nothing else wants to.
 
-    A core that sleeps makes `fdatasync` and wake-ups bimodal: 0.1 ms or several ms.
+    A core that sleeps makes `fdatasync` and wake-ups bimodal: 0.1 ms or several ms. Linux shares the
+    processor among sessions before it looks at priorities (sched(7), "The autogroup feature"), so
+    the loop must be in the session of the processes that are measured.
     """
     spinners = [_spin(core) for core in os.sched_getaffinity(0)]
     try:
@@ -158,12 +160,6 @@ import os, sys
 core, parent = map(int, sys.argv[1:])
 os.sched_setaffinity(0, {core})
 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-if os.path.exists('/proc/self/autogroup'):
-    # Linux shares the processor among sessions first (sched(7), "The autogroup feature"): in one
-    # of its own the loop would get as much as a member.
-    os.setsid()
-    with open('/proc/self/autogroup', 'w') as file:
-        file.write('19')
 while os.getppid() == parent:
     for _ in range(1_000_000):
         pass

@@ -57,14 +57,14 @@ def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
 
 
 class Process:
-    """One executable in a session of its own, its output kept in a file."""
+    """One executable in a process group of its own, its output kept in a file."""
 
     def __init__(self, command: list[str], output: Path, environment: dict[str, str]) -> None:
         """Start `command`."""
         self.output = output
         with output.open('ab') as sink:
             self._process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment,
-                                             stdin=subprocess.DEVNULL, start_new_session=True)
+                                             stdin=subprocess.DEVNULL, process_group=0)
         self.pid = self._process.pid
 
     @property
@@ -87,7 +87,7 @@ class Process:
         return self._process.wait(timeout)
 
     def end(self) -> None:
-        """Kill the whole session, if anything of it is left."""
+        """Kill the whole group, if anything of it is left."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
