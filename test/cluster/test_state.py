@@ -3,11 +3,9 @@
 """The replicated state: locks, sessions, events and commands."""
 from __future__ import annotations
 
-from typing import Any
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import invariant, precondition, rule, RuleBasedStateMachine
-import msgpack
 from muster.cluster.raft.types import Entry, Kind
 from muster.cluster.state import events as events_module, locks as locks_module, sessions as sessions_module
 from muster.cluster.state.commands import (
@@ -17,10 +15,7 @@ from muster.cluster.state.commands import (
     Barrier,
     Code,
     Command,
-    decode,
-    Invalid,
     Operation,
-    parse_request_id,
     Release,
     Renew,
     Withdraw,
@@ -333,50 +328,3 @@ class LocksAgainstModel(RuleBasedStateMachine):
 
 TestLocksAgainstModel = LocksAgainstModel.TestCase
 TestLocksAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-# Commands ---------------------------------------------------------------------------------------
-OPERATIONS = [Acquire('dock', 'a', SECOND, 5), Renew('dock', 1, 0), Release('dock', 2**63),
-              Withdraw('dock', 's', 3), Barrier(), Abandon()]
-
-
-@pytest.mark.parametrize('operation', OPERATIONS, ids=lambda o: type(o).__name__)
-def test_every_command_comes_back(operation: Operation) -> None:
-    command = Command(operation, ('s', 4), 'r1', 2**63 - 1)
-    assert decode(command.encode()) == command
-
-
-@settings(max_examples=150)
-@given(st.binary(max_size=80))
-def test_arbitrary_commands_are_invalid(data: bytes) -> None:
-    with pytest.raises(Invalid):
-        decode(data)
-
-
-VALUES = st.one_of(st.none(), st.booleans(), st.integers(-2**63, 2**64 - 1), st.floats(), st.text(max_size=3),
-                   st.binary(max_size=3), st.lists(st.integers(0, 3), max_size=2))
-
-
-@settings(max_examples=300)
-@given(st.integers(1, 6), st.lists(VALUES, max_size=6), st.booleans())
-def test_what_can_be_decoded_can_be_applied(number: int, values: list[Any], well: bool) -> None:
-    """The leader proposes what decodes; nothing of it may stop the members that apply it."""
-    envelope = ['s', 1, 'r1', 1] if well else values[:4]
-    data = msgpack.packb([1, number, *envelope, *(['dock'] if number < 5 else []), *values])
-    machine = StateMachine()
-    first = Command(Acquire('dock', 'a', SECOND, 0), ('h', 1), 'r1', 1)
-    machine.apply(Entry(1, 1, 0, Kind.COMMAND, first.encode()))
-    machine.apply(Entry(2, 1, 0, Kind.COMMAND, data))
-
-
-@pytest.mark.parametrize(('text', 'expected'), [
-    ('', None), ('s:1', ('s', 1)), ('a:b:9223372036854775807', ('a:b', 2**63 - 1))])
-def test_request_ids_are_read(text: str, expected: Any) -> None:
-    assert parse_request_id(text) == expected
-
-
-@pytest.mark.parametrize('text', ['s', ':1', 's:', 's:0', 's:-1', 's:1.5', 's:٣', 's:9223372036854775808',
-                                  's:' + '1' * 5000, '@m:1', 'x' * 129 + ':1', '\ud800:1'])
-def test_wrong_request_ids_are_named(text: str) -> None:
-    with pytest.raises(Invalid):
-        parse_request_id(text)

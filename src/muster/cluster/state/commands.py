@@ -5,11 +5,15 @@ What members ask of the replicated state, and how it is written into the log.
 
 A command is a MessagePack array
 [version, operation, session, sequence, member, run, fields...].
+Durations are nanoseconds of cluster time.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
+import json
+from operator import attrgetter
+import re
 from typing import Any
 
 import msgpack
@@ -18,12 +22,30 @@ from muster.cluster.state.locks import RequestId
 from muster.cluster.state.sessions import MEMBER_PREFIX
 
 VERSION = 1
-MAX_NAME = 255            # bytes of UTF-8, names of locks and owners
-MAX_SESSION = 128         # bytes of UTF-8
 SECOND = 1_000_000_000
-MIN_LEASE = SECOND // 10
-MAX_LEASE = 24 * 3600 * SECOND
+#: Bytes of an encoded command; with its envelope it fits in one message between members.
+MAX_COMMAND = 48 * 1024
+MAX_NAME = 255            # bytes of UTF-8, names of locks, services, owners, members, capabilities
+MAX_SESSION = 128         # bytes of UTF-8
+MIN_LEASE, MAX_LEASE = SECOND // 10, 24 * 3600 * SECOND
 MAX_WAIT = 3600 * SECOND
+MAX_DELAY = 3600 * SECOND
+MIN_TTL, MAX_TTL = SECOND, 24 * 3600 * SECOND
+MAX_METADATA = 4096       # bytes of JSON
+MAX_CAPABILITIES = 64     # in one operation, and of one service
+MAX_CAPACITY = 64         # attempts that one robot executes at once
+MAX_TASK_TYPE = 64        # characters
+MAX_JSON = 8192           # bytes of a task's payload or result
+MAX_TEXT = 1024           # bytes of a message for people
+MAX_REQUIRED = 16
+MAX_PRIORITY = 255
+MAX_ATTEMPTS = 100
+MIN_ATTEMPT_LEASE, MAX_ATTEMPT_LEASE = SECOND, 3600 * SECOND
+MAX_GRACE = 3600 * SECOND
+MAX_DEADLINE = 30 * 24 * 3600 * SECOND
+MAX_REPORTS = MAX_CAPACITY
+
+_TASK_TYPE = re.compile('[A-Za-z][A-Za-z0-9_]*', re.ASCII)
 
 
 class Code(IntEnum):
@@ -44,7 +66,24 @@ class Code(IntEnum):
     QUEUED = 100   # not an end: the request waits for a lock
 
 
-@dataclass(frozen=True)
+class Health(IntEnum):
+    """What the cluster has agreed to think of a member."""
+
+    ALIVE = 1
+    SUSPECT = 2
+    DEAD = 3
+
+
+class Outcome(IntEnum):
+    """How an attempt at a task ended."""
+
+    SUCCEEDED = 1
+    FAILED = 2
+    CANCELED = 3
+    REJECTED = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to a request; times are nanoseconds."""
 
@@ -53,97 +92,297 @@ class Answer:
     token: int = 0
     remaining: int = 0
     holder: str = ''
+    task_id: str = ''
 
 
 class Invalid(ValueError):
     """A request that is malformed; the message names the field and what it may be."""
 
 
-@dataclass(frozen=True)
-class Acquire:
-    """Take a lock."""
+class _Operation:
+    """What all operations have; they are immutable values."""
+
+    __slots__ = ()
+
+    def check(self) -> None:
+        """Raise Invalid where a client asked for something that cannot be."""
+        self.check_bounds()
+
+    def check_bounds(self) -> None:
+        """
+        Raise Invalid where a field is of the wrong type or out of its range.
+
+        Decoding does so too: every member must judge a committed command alike, so this depends
+        on nothing but the fields.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire(_Operation):
+    """
+    Take a lock.
+
+    Where the hold expires and is not released, the lock stays closed for `delay`: time for what
+    the lost holder has begun to end.
+    """
 
     name: str
     owner: str
     lease: int
     wait: int
+    delay: int = 0
 
-    def check(self) -> None:
+    def check_bounds(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_text('owner', self.owner, MAX_NAME)
         check_range('lease', self.lease, MIN_LEASE, MAX_LEASE)
         check_range('wait_timeout', self.wait, 0, MAX_WAIT)
+        check_range('lock_delay', self.delay, 0, MAX_DELAY)
 
 
-@dataclass(frozen=True)
-class Renew:
+@dataclass(frozen=True, slots=True)
+class Renew(_Operation):
     """Start the lease of a held lock anew; lease 0 keeps its length."""
 
     name: str
     token: int
     lease: int
 
-    def check(self) -> None:
+    def check_bounds(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_token(self.token)
-        if self.lease:
-            check_range('lease', self.lease, MIN_LEASE, MAX_LEASE)
+        check_range('lease', self.lease, MIN_LEASE if self.lease else 0, MAX_LEASE)
 
 
-@dataclass(frozen=True)
-class Release:
+@dataclass(frozen=True, slots=True)
+class Release(_Operation):
     """Give a lock back."""
 
     name: str
     token: int
 
-    def check(self) -> None:
+    def check_bounds(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_token(self.token)
 
 
-@dataclass(frozen=True)
-class Withdraw:
+@dataclass(frozen=True, slots=True)
+class Withdraw(_Operation):
     """Release what an acquire holds, or end its wait."""
 
     name: str
     session: str
     sequence: int
 
-    def check(self) -> None:
+    def check_bounds(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_text('session', self.session, MAX_SESSION)
-        if not isinstance(self.sequence, int):
-            raise Invalid('sequence must be a number')
+        check_count('sequence', self.sequence, 0, 2**63 - 1)
 
 
-@dataclass(frozen=True)
-class Barrier:
+@dataclass(frozen=True, slots=True)
+class Barrier(_Operation):
     """Do nothing, after everything that was acknowledged before: makes a read linearizable."""
 
-    def check(self) -> None:
-        """Accept: there is nothing that could be wrong."""
 
-
-@dataclass(frozen=True)
-class Abandon:
+@dataclass(frozen=True, slots=True)
+class Abandon(_Operation):
     """End the waits that earlier runs of the member served: nobody hears their answers."""
 
+
+@dataclass(frozen=True, slots=True)
+class OpenSession(_Operation):
+    """
+    Open a session for requests that happen once; the answer's token, in digits, is its name.
+
+    A request may be repeated at will, this one too: it then opens another session.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Register(_Operation):
+    """Enter a service into the registry, or replace it; ttl 0 = it stays until its robot dies."""
+
+    robot: str
+    name: str
+    type: str
+    capabilities: tuple[str, ...]
+    metadata: str
+    ttl: int
+
     def check(self) -> None:
-        """Accept: there is nothing that could be wrong."""
+        """Raise Invalid where a field is out of its range or the metadata is no JSON object."""
+        self.check_bounds()
+        check_json('metadata', self.metadata, dict)
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_name('robot', self.robot)
+        check_name('name', self.name)
+        check_text('type', self.type, MAX_NAME)
+        check_names('capabilities', self.capabilities, MAX_CAPABILITIES)
+        check_text('metadata', self.metadata, MAX_METADATA)
+        check_range('time_to_live', self.ttl, MIN_TTL if self.ttl else 0, MAX_TTL)
 
 
-Operation = Acquire | Renew | Release | Withdraw | Barrier | Abandon
-_NUMBERS: dict[type[Operation], int] = {Acquire: 1, Renew: 2, Release: 3, Withdraw: 4,
-                                        Barrier: 5, Abandon: 6}
+@dataclass(frozen=True, slots=True)
+class Unregister(_Operation):
+    """Take a service out of the registry."""
+
+    robot: str
+    name: str
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_name('robot', self.robot)
+        check_name('name', self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class SetCapabilities(_Operation):
+    """Say what a robot can do, and how many attempts at tasks at once; capacity 0 leaves it as is."""
+
+    robot: str
+    add: tuple[str, ...]
+    remove: tuple[str, ...]
+    capacity: int
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_name('robot', self.robot)
+        check_names('add', self.add, MAX_CAPABILITIES)
+        check_names('remove', self.remove, MAX_CAPABILITIES)
+        check_count('capacity', self.capacity, 0, MAX_CAPACITY)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitTask(_Operation):
+    """Give the fleet a task; a robot needs `required` and the capability `task:<type>`."""
+
+    type: str
+    payload: str
+    required: tuple[str, ...] = ()
+    priority: int = 0
+    deadline: int = 0               # from now on; 0 = none
+    max_attempts: int = 3
+    lease: int = 10 * SECOND        # of an attempt
+    grace: int = 5 * SECOND         # what an attempt has to stop in after its lease
+
+    def check(self) -> None:
+        """Raise Invalid where a field is out of its range or the payload is not JSON."""
+        self.check_bounds()
+        check_json('payload', self.payload)
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_task_type(self.type)
+        check_text('payload', self.payload, MAX_JSON)
+        check_names('required_capabilities', self.required, MAX_REQUIRED)
+        check_count('priority', self.priority, 0, MAX_PRIORITY)
+        check_range('deadline', self.deadline, 0, MAX_DEADLINE)
+        check_count('max_attempts', self.max_attempts, 1, MAX_ATTEMPTS)
+        check_range('lease', self.lease, MIN_ATTEMPT_LEASE, MAX_ATTEMPT_LEASE)
+        check_range('cancel_grace', self.grace, 0, MAX_GRACE)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTask(_Operation):
+    """End a task that waits; ask the robot that executes it to stop."""
+
+    task_id: str
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_name('task_id', self.task_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTasks(_Operation):
+    """Renew the leases of the attempts that a robot executes; each (task_id, token, progress, note)."""
+
+    reports: tuple[tuple[str, int, float, str], ...]
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        if not isinstance(self.reports, tuple) or not 1 <= len(self.reports) <= MAX_REPORTS:
+            raise Invalid(f'reports must be 1 to {MAX_REPORTS} of (task_id, token, progress, note)')
+        for report in self.reports:
+            if not isinstance(report, tuple) or len(report) != 4:
+                raise Invalid('a report must be (task_id, token, progress, note)')
+            task_id, token, progress, note = report
+            check_name('task_id', task_id)
+            check_token(token)
+            # Written so that NaN is refused.
+            if type(progress) not in (int, float) or not 0 <= progress <= 1:
+                raise Invalid(f'progress must be within 0 and 1, not {progress!r:.40}')
+            check_text('note', note, MAX_NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTask(_Operation):
+    """Say how an attempt ended; outcome is one of Outcome."""
+
+    task_id: str
+    token: int
+    outcome: int
+    result: str
+    message: str
+
+    def check(self) -> None:
+        """Raise Invalid where a field is out of its range or the result is not JSON."""
+        self.check_bounds()
+        if self.result:
+            check_json('result', self.result)
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_name('task_id', self.task_id)
+        check_token(self.token)
+        check_count('outcome', self.outcome, min(Outcome), max(Outcome))
+        check_text('result', self.result, MAX_JSON)
+        check_text('message', self.message, MAX_TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class SetHealth(_Operation):
+    """Agree on how a member is; health is one of Health. The leader proposes it."""
+
+    member: str
+    incarnation: int
+    health: int
+
+    def check_bounds(self) -> None:
+        """Raise Invalid where a field is out of its range."""
+        check_name('member', self.member)
+        check_count('incarnation', self.incarnation, 0, 2**64 - 1)
+        check_count('health', self.health, min(Health), max(Health))
+
+
+Operation = (Acquire | Renew | Release | Withdraw | Barrier | Abandon | OpenSession | Register | Unregister
+             | SetCapabilities | SubmitTask | CancelTask | ReportTasks | FinishTask | SetHealth)
+_NUMBERS: dict[type[Operation], int] = {
+    Acquire: 1, Renew: 2, Release: 3, Withdraw: 4, Barrier: 5, Abandon: 6, OpenSession: 7, Register: 8,
+    Unregister: 9, SetCapabilities: 10, SubmitTask: 11, CancelTask: 12, ReportTasks: 13, FinishTask: 14,
+    SetHealth: 15}
 _OPERATIONS = {number: kind for kind, number in _NUMBERS.items()}
 
 
-@dataclass(frozen=True)
+def _reader(kind: type[Operation]) -> Any:
+    """Return what takes the fields of an operation as a tuple."""
+    names = [field.name for field in fields(kind)]
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda operation: tuple(getattr(operation, name) for name in names)
+
+
+_FIELDS = {kind: _reader(kind) for kind in _NUMBERS}
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """An operation, the request that makes it happen once, and who serves its client."""
 
@@ -154,29 +393,34 @@ class Command:
 
     def encode(self) -> bytes:
         """Return the bytes that go into the log."""
-        values = [getattr(self.operation, f.name) for f in fields(self.operation)]
-        return msgpack.packb([VERSION, _NUMBERS[type(self.operation)], *self.request, self.member,
-                              self.run, *values])
+        kind = type(self.operation)
+        return msgpack.packb((VERSION, _NUMBERS[kind], *self.request, self.member, self.run,
+                              *_FIELDS[kind](self.operation)))
 
 
 def decode(data: bytes) -> Command:
-    """Read a command; raise Invalid where it is of another version or malformed."""
+    """Read a command; raise Invalid where it is of another version, too long or malformed."""
+    if len(data) > MAX_COMMAND:
+        raise Invalid(f'a command of {len(data)} bytes, at most {MAX_COMMAND} are allowed')
     try:
-        version, number, session, sequence, member, run, *values = msgpack.unpackb(data)
-        if version != VERSION or number not in _OPERATIONS:
-            raise Invalid(f'command version {version} operation {number} is not known here: '
+        version, number, session, sequence, member, run, *values = msgpack.unpackb(data, use_list=False)
+        # Numbers must be numbers: True is no version, and what cannot be hashed is not looked up.
+        if type(version) is not int or type(number) is not int or version != VERSION or \
+                number not in _OPERATIONS:
+            raise Invalid(f'command version {version!r:.20} operation {number!r:.20} is not known here: '
                           'update this member')
         operation = _OPERATIONS[number](*values)
-        operation.check()
-        check_text('session', session, MAX_SESSION)
-        check_text('member', member, MAX_NAME)
-        if not isinstance(sequence, int) or not isinstance(run, int):
-            raise Invalid('sequence and run must be numbers')
-        return Command(operation, (session, sequence), member, run)
+        operation.check_bounds()
     except Invalid:
         raise
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    # What msgpack raises for malformed data is all of these; a wrong number of fields is TypeError.
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise Invalid(f'malformed command: {error}') from error
+    check_text('session', session, MAX_SESSION)
+    check_text('member', member, MAX_NAME)
+    check_count('sequence', sequence, 0, 2**63 - 1)
+    check_count('run', run, 0, 2**64 - 1)
+    return Command(operation, (session, sequence), member, run)
 
 
 def parse_request_id(text: str) -> RequestId | None:
@@ -194,9 +438,9 @@ def parse_request_id(text: str) -> RequestId | None:
     return session, int(number)
 
 
-def check_name(field: str, value: str) -> None:
+def check_name(field: str, value: Any) -> None:
     """Raise Invalid where a name is empty or too long."""
-    if not value:
+    if value == '':
         raise Invalid(f'{field} is empty: give a name of 1 to {MAX_NAME} bytes')
     check_text(field, value, MAX_NAME)
 
@@ -206,22 +450,57 @@ def check_text(field: str, value: Any, most: int) -> None:
     if not isinstance(value, str):
         raise Invalid(f'{field} must be text')
     try:
-        size = len(value.encode())
+        size = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
         raise Invalid(f'{field} is not valid UTF-8') from None
     if size > most:
         raise Invalid(f'{field} has {size} bytes, at most {most} are allowed')
 
 
+def check_names(field: str, values: Any, most: int) -> None:
+    """Raise Invalid where a tuple of names is too long, names one twice or holds a wrong one."""
+    if not isinstance(values, tuple):
+        raise Invalid(f'{field} must be a list of names')
+    if len(values) > most:
+        raise Invalid(f'{field} has {len(values)} names, at most {most} are allowed')
+    for value in values:
+        check_name(f'a name in {field}', value)
+    if len(set(values)) < len(values):
+        raise Invalid(f'{field} has a name twice')
+
+
+def check_task_type(value: Any) -> None:
+    """Raise Invalid where the type of a task cannot be part of the name of its action, tasks/<type>."""
+    if not isinstance(value, str) or len(value) > MAX_TASK_TYPE or not _TASK_TYPE.fullmatch(value):
+        raise Invalid(f"type '{value!s:.80}' must be 1 to {MAX_TASK_TYPE} letters, digits and underscores, "
+                      'a letter first: it is part of the name of an action')
+
+
+def check_json(field: str, value: str, kind: type = object) -> None:
+    """Raise Invalid where a text is not JSON, or with `kind` dict no object."""
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f'{field} is not JSON: {error}') from None
+    if not isinstance(found, kind):
+        raise Invalid(f'{field} must be a JSON object, as {{"port": 8080}}')
+
+
 def check_token(value: Any) -> None:
     """Raise Invalid where a fencing token cannot be one."""
-    if not isinstance(value, int) or not 0 < value < 2**64:
-        raise Invalid('fencing_token must be the positive number that acquire_lock answered')
+    if type(value) is not int or not 0 < value < 2**64:
+        raise Invalid('fencing_token must be the positive number that was answered with the hold or attempt')
+
+
+def check_count(field: str, value: Any, least: int, most: int) -> None:
+    """Raise Invalid where a whole number is out of its range."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise Invalid(f'{field} must be a whole number within {least} and {most}, not {value!r:.40}')
 
 
 def check_range(field: str, value: Any, least: int, most: int) -> None:
     """Raise Invalid where a duration in nanoseconds is out of its range."""
-    if not isinstance(value, int) or not least <= value <= most:
-        shown = value / SECOND if isinstance(value, int) else value
+    if type(value) is not int or not least <= value <= most:
+        shown = value / SECOND if type(value) is int else f'{value!r:.40}'
         raise Invalid(f'{field} must be within {least / SECOND:g} s and {most / SECOND:g} s, '
                       f'not {shown} s')

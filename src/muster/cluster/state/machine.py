@@ -20,6 +20,7 @@ from muster.cluster.state.commands import (
     Operation,
     Release,
     Renew,
+    Withdraw,
 )
 from muster.cluster.state.events import Event, EventLog, EventType
 from muster.cluster.state.locks import (
@@ -114,6 +115,8 @@ class StateMachine:
             self.sessions.answered(*command.request, answer)
         if answer is not None:
             return [(command.request, self._repeat(command, answer))]
+        if not isinstance(operation, Acquire | Renew | Release | Withdraw | Barrier | Abandon):
+            return [(command.request, Answer(Code.INVALID, 'not served by this version: update this member'))]
         try:
             done = self._operate(command, entry.index)
             changes += done
@@ -137,6 +140,7 @@ class StateMachine:
             return self.locks.abandon(command.member, command.run)
         if isinstance(operation, Barrier):
             return []
+        assert isinstance(operation, Withdraw)
         return self.locks.withdraw(operation.name, (operation.session, operation.sequence),
                                    self.time, index)
 
