@@ -1,6 +1,6 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Every message and service is importable, commented, shaped alike, and served by a node."""
+"""Every message, service and action is importable, commented, shaped alike, and served by a node."""
 from __future__ import annotations
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from processes import Graph
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2] / 'src' / 'muster_interfaces'
-FILES = sorted([*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')])
+FILES = sorted([*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv'), *ROOT.glob('action/*.action')])
 SERVICES = [path for path in FILES if path.suffix == '.srv']
 #: A field needs no comment where its meaning is the same in every type.
 CONVENTIONAL = {'stamp', 'success', 'message'}
@@ -21,12 +21,17 @@ CONSTANT = re.compile(r'^(?P<type>u?int\d+) (?P<name>[A-Z][A-Z0-9_]*)=(?P<value>
 #: The names of the design, per node.
 SERVED = {
     'cluster': {'acquire_lock': 'AcquireLock', 'renew_lock': 'RenewLock', 'release_lock': 'ReleaseLock',
-                'list_locks': 'ListLocks', 'get_status': 'GetClusterStatus', 'list_events': 'ListEvents'},
+                'list_locks': 'ListLocks', 'get_status': 'GetClusterStatus', 'list_events': 'ListEvents',
+                'register_service': 'RegisterService', 'unregister_service': 'UnregisterService',
+                'find_services': 'FindServices', 'set_capabilities': 'SetCapabilities',
+                'submit_task': 'SubmitTask', 'cancel_task': 'CancelTask', 'get_task': 'GetTask',
+                'list_tasks': 'ListTasks', 'change_membership': 'ChangeMembership',
+                'transfer_leadership': 'TransferLeadership'},
     'learning': {'set_mode': 'SetLearningMode', 'save_model': 'SaveModel', 'activate_model': 'ActivateModel'},
     'hardware': {'list_devices': 'ListDevices', 'get_device': 'GetDevice'},
 }
 TRIGGERED = {'learning': ('pause', 'reset'), 'hardware': ('scan',)}
-PUBLISHED = {'cluster/status': 'ClusterStatus', 'cluster/events': 'ClusterEvent',
+PUBLISHED = {'cluster/status': 'ClusterStatus', 'cluster/events': 'ClusterEvent', 'cluster/tasks': 'TaskInfo',
              'learning/status': 'LearningStatus', 'learning/episodes': 'Episode', 'learning/action': 'Action',
              'hardware/devices': 'DeviceArray', 'hardware/events': 'DeviceEvent'}
 
@@ -49,7 +54,8 @@ def imported(path: Path) -> Any:
 @pytest.mark.parametrize('path', FILES, ids=identity)
 def test_the_type_is_importable_and_complete(path: Path) -> None:
     generated = imported(path)
-    parts = [generated.Request, generated.Response] if path.suffix == '.srv' else [generated]
+    names = {'.msg': [], '.srv': ['Request', 'Response'], '.action': ['Goal', 'Result', 'Feedback']}[path.suffix]
+    parts = [getattr(generated, name) for name in names] or [generated]
     for part, text in zip(parts, path.read_text().split('---\n'), strict=True):
         fields = [match['name'] for line in lines(text) if (match := FIELD.match(line))]
         assert list(part.get_fields_and_field_types()) == fields
@@ -68,9 +74,16 @@ def test_the_type_and_every_field_are_commented(path: Path) -> None:
 
 @pytest.mark.parametrize('path', FILES, ids=identity)
 def test_constants_stand_for_different_values_of_a_field(path: Path) -> None:
-    constants = [match for line in lines(path.read_text()) if (match := CONSTANT.match(line))]
-    assert len({match['value'] for match in constants}) == len(constants)
-    assert {match['type'] for match in constants} <= {'uint8', 'uint16'}
+    groups: list[list[re.Match[str]]] = [[]]     # the constants of a field stand before it
+    for line in lines(path.read_text()):
+        constant = CONSTANT.match(line)
+        if constant:
+            groups[-1].append(constant)
+        elif groups[-1]:
+            groups.append([])
+    for constants in groups:
+        assert len({match['value'] for match in constants}) == len(constants)
+        assert {match['type'] for match in constants} <= {'uint8', 'uint16'}
 
 
 @pytest.mark.parametrize('path', SERVICES, ids=identity)
