@@ -1,94 +1,46 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The replicated state: locks, sessions, events and commands."""
+"""The replicated state as a whole: exactly once, cluster time, events, snapshots."""
 from __future__ import annotations
 
+from contextlib import suppress
+from random import Random
 
-from hypothesis import settings, strategies as st
-from hypothesis.stateful import invariant, precondition, rule, RuleBasedStateMachine
-from muster.cluster.raft.types import Entry, Kind
-from muster.cluster.state import events as events_module, locks as locks_module, sessions as sessions_module
+import msgpack
+from muster.cluster.raft.configuration import Configuration
+from muster.cluster.raft.types import Entry, Kind, Member
+from muster.cluster.state import events as events_module, sessions as sessions_module
 from muster.cluster.state.commands import (
     Abandon,
     Acquire,
-    Answer,
     Barrier,
+    CancelTask,
     Code,
     Command,
+    FinishTask,
+    Health,
+    Invalid,
+    OpenSession,
     Operation,
+    Register,
     Release,
     Renew,
+    ReportTasks,
+    SetCapabilities,
+    SetHealth,
+    SubmitTask,
+    Unregister,
     Withdraw,
 )
 from muster.cluster.state.events import Event, EventLog, EventType
 from muster.cluster.state.machine import StateMachine
 from muster.cluster.state.sessions import LIFETIME, WINDOW
+from muster.cluster.state.tasks import TaskState
 import pytest
-
-SECOND = 1_000_000_000
-
-
-class Fleet:
-    """A state machine and the entries that feed it."""
-
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.machine = StateMachine()
-        self.sequence = 0
-        self.answers: dict[tuple[str, int], Answer] = {}    # the last one to each request
-
-    def do(self, operation: Operation, request: tuple[str, int] | None = None, elapsed: int = 0,
-           member: str = 'r1', run: int = 1) -> Answer:
-        """Apply one command and return its answer."""
-        self.sequence += 1
-        request = request or ('@test', self.sequence)
-        entry = Entry(self.machine.applied + 1, 1, elapsed, Kind.COMMAND,
-                      Command(operation, request, member, run).encode())
-        self.answers.update(self.machine.apply(entry).answers)
-        return self.answers[request]
-
-    def wait(self, elapsed: int) -> list[str]:
-        """Let cluster time go on and return what happened."""
-        entry = Entry(self.machine.applied + 1, 1, elapsed, Kind.CLOCK, b'')
-        applied = self.machine.apply(entry)
-        self.answers.update(applied.answers)
-        return [event.type.name for event in applied.events]
+from state_fleet import Fleet, SECOND
 
 
-def test_two_renewals_at_one_cluster_time_expire_once() -> None:
-    fleet = Fleet()
-    token = fleet.do(Acquire('dock', 'a', SECOND, 0)).token
-    for _ in range(3):
-        assert fleet.do(Renew('dock', token, 0)).code == Code.OK
-    fleet.do(Acquire('dock', 'b', SECOND, 10 * SECOND))
-    assert fleet.wait(SECOND) == ['LOCK_EXPIRED', 'LOCK_ACQUIRED']
-    assert fleet.wait(SECOND) == ['LOCK_EXPIRED']
-
-
-def test_queue_is_first_come_first_served() -> None:
-    fleet = Fleet()
-    token = fleet.do(Acquire('dock', 'a', SECOND, 0)).token
-    requests = [(f's{i}', 1) for i in range(5)]
-    for request in requests:
-        assert fleet.do(Acquire('dock', request[0], SECOND, 60 * SECOND), request).code == Code.QUEUED
-    for request in requests:
-        fleet.do(Release('dock', token))
-        answer = fleet.answers[request]
-        assert (answer.code, answer.holder) == (Code.OK, request[0]) and answer.token > token
-        token = answer.token
-
-
-def test_an_expired_waiter_is_never_granted() -> None:
-    """Wait and lease end in the same entry: the waiter goes, whichever deadline came first."""
-    for wait in (SECOND // 2, SECOND, SECOND + 1):
-        fleet = Fleet()
-        fleet.do(Acquire('dock', 'a', SECOND, 0))
-        fleet.do(Acquire('dock', 'b', SECOND, wait), ('b', 1))
-        assert fleet.wait(2 * SECOND) == ['LOCK_WAIT_ENDED', 'LOCK_EXPIRED']
-        assert fleet.answers['b', 1].code == Code.HELD
-        assert fleet.machine.locks.holder('dock') is None
-
-
+# Exactly once -----------------------------------------------------------------------------------
 def test_a_retry_is_executed_once_and_told_what_holds_now() -> None:
     fleet = Fleet()
     acquire = Acquire('dock', 'a', 10 * SECOND, 0)
@@ -131,71 +83,23 @@ def test_old_and_unknown_sessions_are_refused_without_effect() -> None:
     assert len(fleet.machine.locks) == 0
 
 
-def test_withdraw_releases_a_hold_and_ends_a_wait() -> None:
+def test_a_leap_in_a_session_costs_no_more_than_a_step() -> None:
     fleet = Fleet()
-    fleet.do(Acquire('dock', 'a', SECOND, 0), ('a', 1))
-    fleet.do(Acquire('dock', 'b', SECOND, SECOND), ('b', 1))
-    fleet.do(Acquire('dock', 'c', SECOND, SECOND), ('c', 1))
-    assert fleet.do(Withdraw('dock', 'b', 1)).code == Code.OK
-    assert fleet.answers['b', 1].code == Code.HELD
-    assert fleet.do(Withdraw('dock', 'a', 1)).code == Code.OK
-    assert fleet.answers['c', 1].code == Code.OK
-    assert fleet.do(Withdraw('dock', 'a', 1)).code == Code.NOT_FOUND
+    for sequence in (1, 2, WINDOW, 2**62, 2**62 + 1):
+        assert fleet.do(Barrier(), ('s', sequence)).code == Code.OK
+    assert fleet.do(Barrier(), ('s', WINDOW)).code == Code.SESSION_EXPIRED
+    assert fleet.do(Barrier(), ('s', 2**62)).code == Code.OK
 
 
-def test_a_withdrawal_in_the_entry_that_grants_repeats_no_token() -> None:
-    fleet = Fleet()
-    fleet.do(Acquire('dock', 'a', SECOND, 0))
-    for owner in 'bc':
-        fleet.do(Acquire('dock', owner, SECOND, 60 * SECOND), (owner, 1))
-    assert fleet.do(Withdraw('dock', 'b', 1), elapsed=SECOND).code == Code.OK   # a's lease ends as well
-    assert fleet.machine.clock_interval() == 0
-    assert fleet.wait(0) == ['LOCK_EXPIRED', 'LOCK_ACQUIRED']
-    assert fleet.answers['c', 1].token > fleet.answers['b', 1].token
-
-
-def test_a_new_run_of_a_member_ends_the_waits_of_the_old_one() -> None:
-    fleet = Fleet()
-    fleet.do(Acquire('dock', 'a', SECOND, 0), member='r1', run=1)
-    for name, member in (('b', 'r1'), ('c', 'r2'), ('d', 'r1')):
-        fleet.do(Acquire('dock', name, SECOND, SECOND), (name, 1), member=member, run=1)
-    fleet.do(Acquire('dock', 'd', SECOND, SECOND), ('d', 1), member='r3', run=5)   # retried elsewhere
-    fleet.do(Abandon(), member='r1', run=2)
-    [(holder, waiters)] = list(fleet.machine.locks)
-    assert (holder.owner, [w.owner for w in waiters]) == ('a', ['c', 'd'])
-
-
-def test_wrong_tokens_change_nothing() -> None:
-    fleet = Fleet()
-    token = fleet.do(Acquire('dock', 'a', SECOND, 0)).token
-    before = list(fleet.machine.locks)
-    for operation, code in ((Renew('dock', token + 1, 0), Code.WRONG_TOKEN),
-                            (Release('dock', token + 1), Code.WRONG_TOKEN),
-                            (Release('none', token), Code.NOT_FOUND), (Renew('none', 1, 0), Code.NOT_FOUND)):
-        assert fleet.do(operation).code == code
-    assert list(fleet.machine.locks) == before
-
-
-def test_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks_module, 'MAX_LOCKS', 3)
-    monkeypatch.setattr(locks_module, 'MAX_WAITERS', 2)
+def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions_module, 'MAX_SESSIONS', 5)
     fleet = Fleet()
-    codes = [fleet.do(Acquire(f'l{i}', 'a', SECOND, 0), (f's{i}', 1)).code for i in range(4)]
-    assert codes == [Code.OK] * 3 + [Code.BUSY]
-    codes = [fleet.do(Acquire('l0', 'b', SECOND, SECOND), (f'w{i}', 1)).code for i in range(3)]
-    assert codes == [Code.QUEUED] * 2 + [Code.BUSY]
+    for i in range(9):
+        fleet.do(Barrier(), (f'@r{i}', 1))
     assert len(fleet.machine.sessions) == 5
 
 
-def test_the_deadlines_are_bounded_by_the_claims() -> None:
-    fleet = Fleet()
-    token = fleet.do(Acquire('dock', 'a', SECOND, 0)).token
-    for _ in range(500):
-        fleet.do(Renew('dock', token, 0), elapsed=SECOND // 2)
-    assert len(fleet.machine.locks._deadlines) < 100
-
-
+# Time and events --------------------------------------------------------------------------------
 def test_clock_goes_on_while_a_lease_runs_and_only_then() -> None:
     fleet = Fleet()
     assert fleet.machine.clock_interval() is None
@@ -222,109 +126,177 @@ def test_late_subscribers_catch_up_without_a_gap(monkeypatch: pytest.MonkeyPatch
         (r, i) for r in range(log.compacted_before, 101) for i in range(r % 4)]
 
 
-# Against a model --------------------------------------------------------------------------------
-class LocksAgainstModel(RuleBasedStateMachine):
-    """One lock, written down as plainly as can be: a holder, a list of waiters, a clock."""
+# Snapshots --------------------------------------------------------------------------------------
+class Life:
+    """A random fleet: commands that fit the state it is in, and some that do not."""
 
-    def __init__(self) -> None:
-        """Begin with a free lock."""
-        super().__init__()
-        self.fleet = Fleet()
-        self.time = 0
-        self.holder: tuple[str, int, int, int] | None = None       # owner, token, lease, deadline
-        self.waiters: list[tuple[str, int, int]] = []               # owner, lease, deadline
-        self.count = 0
+    ROBOTS = ('r1', 'r2', 'r3', 'r4')
 
-    def _pass(self, elapsed: int) -> None:
-        """Let time go on, then let deadlines take effect."""
-        self.time += elapsed
-        index = self.fleet.machine.applied + 1
-        self.waiters = [w for w in self.waiters if w[2] > self.time]
-        if self.holder and self.holder[3] <= self.time:
-            self._next(index)
+    def __init__(self, seed: int) -> None:
+        """Choose everything by the seed."""
+        self.random = Random(seed)
+        self.sequences: dict[str, int] = {}
+        self.requests: list[tuple[str, int]] = [('1', 1)]
 
-    def _next(self, index: int) -> None:
-        self.holder = None
-        if self.waiters:
-            owner, lease, _ = self.waiters.pop(0)
-            self.holder = owner, index, lease, self.time + lease
+    def entry(self, machine: StateMachine) -> Entry:
+        """Return the next entry."""
+        random = self.random
+        elapsed = random.choice((0, random.randrange(SECOND), random.randrange(4 * SECOND)))
+        if random.random() < 0.001:
+            elapsed = LIFETIME
+        choice = random.random()
+        if machine.applied == 0 or choice < 0.03:
+            # Each robot as a member, absent, or as a new incarnation; sometimes both at once.
+            members = {Member(r, random.choice((1, 1, 1, 2))) for r in self.ROBOTS if random.random() < 0.9}
+            configuration = Configuration(frozenset(members), frozenset(
+                Member(m.id, 2) for m in members if random.random() < 0.2))
+            return Entry(machine.applied + 1, 1, elapsed, Kind.CONFIGURATION, configuration.encode())
+        if choice < 0.06:
+            return Entry(machine.applied + 1, 2, 0, Kind.NOOP, b'r1')
+        if choice < 0.15:
+            return Entry(machine.applied + 1, 2, elapsed, Kind.CLOCK, b'')
+        request = self.request(machine)
+        server = random.choice(self.ROBOTS), random.randrange(1, 3)
+        command = Command(self.operation(machine), request, *server)
+        return Entry(machine.applied + 1, 2, elapsed, Kind.COMMAND, command.encode())
 
-    @rule(lease=st.integers(SECOND // 10, 3 * SECOND), wait=st.sampled_from((0, 0, SECOND, 5 * SECOND)),
-          elapsed=st.integers(0, SECOND))
-    def acquire(self, lease: int, wait: int, elapsed: int) -> None:
-        """Ask for the lock."""
-        self._pass(elapsed)
-        self.count += 1
-        owner = f'o{self.count}'
-        answer = self.fleet.do(Acquire('dock', owner, lease, wait), (owner, 1), elapsed)
-        if self.holder is None:
-            self.holder = owner, self.fleet.machine.applied, lease, self.time + lease
-            assert (answer.code, answer.token) == (Code.OK, self.holder[1])
-        elif wait:
-            self.waiters.append((owner, lease, self.time + wait))
-            assert answer.code == Code.QUEUED
-        else:
-            assert (answer.code, answer.holder) == (Code.HELD, self.holder[0])
+    def request(self, machine: StateMachine) -> tuple[str, int]:
+        """Return a new request or one that was there before."""
+        if self.random.random() < 0.1:
+            return self.random.choice(self.requests)
+        session = self.random.choice(('@r1', '@r2', *list(machine.sessions._sessions)[-2:]))
+        self.sequences[session] = self.sequences.get(session, 0) + 1
+        self.requests.append((session, self.sequences[session]))
+        return self.requests[-1]
 
-    @precondition(lambda self: self.holder)
-    @rule(elapsed=st.integers(0, SECOND), lease=st.sampled_from((0, 0, SECOND // 2, 4 * SECOND)))
-    def renew(self, elapsed: int, lease: int) -> None:
-        """Renew with the token that was right before time went on."""
-        assert self.holder
-        token = self.holder[1]
-        self._pass(elapsed)
-        answer = self.fleet.do(Renew('dock', token, lease), None, elapsed)
-        if self.holder and self.holder[1] == token:
-            owner, _, old, _ = self.holder
-            self.holder = owner, token, lease or old, self.time + (lease or old)
-            assert answer.code == Code.OK
-        else:
-            assert answer.code == (Code.WRONG_TOKEN if self.holder else Code.NOT_FOUND)
-
-    @precondition(lambda self: self.holder)
-    @rule(elapsed=st.integers(0, SECOND))
-    def release(self, elapsed: int) -> None:
-        """Release with the token that was right before time went on."""
-        assert self.holder
-        token = self.holder[1]
-        self._pass(elapsed)
-        answer = self.fleet.do(Release('dock', token), None, elapsed)
-        if self.holder and self.holder[1] == token:
-            self._next(self.fleet.machine.applied)
-            assert answer.code == Code.OK
-        else:
-            assert answer.code == (Code.WRONG_TOKEN if self.holder else Code.NOT_FOUND)
-
-    @rule(elapsed=st.integers(0, 2 * SECOND), data=st.data())
-    def retry(self, elapsed: int, data: st.DataObject) -> None:
-        """Repeat an old request: it must change nothing."""
-        if not self.count:
-            return
-        self._pass(elapsed)
-        owner = f'o{data.draw(st.integers(1, self.count))}'
-        self.fleet.do(Acquire('dock', owner, SECOND, SECOND), (owner, 1), elapsed)
-
-    @rule(elapsed=st.integers(0, 4 * SECOND))
-    def clock(self, elapsed: int) -> None:
-        """Let time go on."""
-        self._pass(elapsed)
-        self.fleet.wait(elapsed)
-
-    @invariant()
-    def agrees(self) -> None:
-        """Compare all there is."""
-        table = list(self.fleet.machine.locks)
-        assert self.fleet.machine.time == self.time
-        if self.holder is None:
-            assert table == []
-            return
-        [(holder, waiters)] = table
-        assert (holder.owner, holder.token, holder.lease, holder.deadline) == self.holder
-        assert [(w.owner, w.lease, w.deadline) for w in waiters] == self.waiters
-        assert self.fleet.machine.locks._claims == 1 + len(waiters)
-        interval = self.fleet.machine.clock_interval()
-        assert interval is not None and interval <= max(0, holder.deadline - self.time)
+    def operation(self, machine: StateMachine) -> Operation:
+        """Return something to do."""
+        random = self.random
+        lock, robot, kind = random.choice('ab'), random.choice(self.ROBOTS), random.choice(('sweep', 'lift'))
+        holder = machine.locks.holder(lock)
+        hold = holder.token if holder and random.random() < 0.9 else random.randrange(1, machine.applied + 2)
+        tasks, _ = machine.tasks.listed(limit=12)
+        task = random.choice(tasks) if tasks else None
+        id_, token = (task.id, task.token or 1) if task and random.random() < 0.95 else ('sweep-1', 1)
+        running = [t for t in tasks if t.state == TaskState.RUNNING]
+        caps = tuple(random.sample(('task:sweep', 'task:lift', 'arm', 'wide'), random.randrange(5)))
+        needs = tuple(random.sample(('arm', 'wide'), random.choice((0, 0, 1, 2))))
+        return random.choice((
+            lambda: Acquire(lock, robot, random.randrange(SECOND // 10, 5 * SECOND),
+                            random.choice((0, random.randrange(9 * SECOND))),
+                            random.choice((0, 0, random.randrange(3 * SECOND)))),
+            lambda: Acquire(lock, robot, 3 * SECOND, 9 * SECOND),
+            lambda: Renew(lock, hold, random.choice((0, SECOND))), lambda: Release(lock, hold),
+            lambda: Withdraw(lock, *random.choice(self.requests)), Abandon, OpenSession, Barrier,
+            lambda: Register(robot, random.choice('xyz'), kind, caps, '{}', random.choice((0, 2 * SECOND))),
+            lambda: Unregister(robot, random.choice('xyz')),
+            lambda: SetCapabilities(robot, caps, random.choice(((), (), ('arm',))), random.randrange(4)),
+            lambda: SetCapabilities(robot, ('task:sweep', 'task:lift', 'arm'), (), 0),
+            lambda: SubmitTask(kind, '{}', needs, random.randrange(3), random.choice((0, 0, 20 * SECOND)),
+                               random.randint(1, 3), random.randint(1, 4) * SECOND,
+                               random.choice((0, SECOND))),
+            lambda: SubmitTask(kind, '[1]', (), 1),
+            lambda: CancelTask(id_),
+            lambda: ReportTasks(tuple((t.id, t.token, 0.5, 'on it') for t in running)
+                                or ((id_, token, 0, ''),)),
+            lambda: FinishTask(id_, token, random.randint(1, 4), '{"done": 1}', 'so'),
+            lambda: FinishTask(id_, token, 1, '', ''),
+            lambda: SetHealth(robot, random.choice((1, 1, 2)), random.randint(1, 3)),
+            lambda: SetHealth(robot, random.choice((1, 2)), Health.ALIVE)))()
 
 
-TestLocksAgainstModel = LocksAgainstModel.TestCase
-TestLocksAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+def seen(machine: StateMachine) -> object:
+    """Return what a shell asks a machine after each entry."""
+    return (machine.clock_interval(), machine.digest(), list(machine.locks), machine.registry.find(),
+            [(r, machine.members[r].running, machine.members[r].rank) for r in machine.members],
+            [(r, machine.tasks.version(r), [(t.id, t.token, t.cancel) for t in machine.tasks.assigned_to(r)])
+             for r in Life.ROBOTS])
+
+
+@pytest.mark.parametrize('seed', range(25))
+def test_a_restored_machine_goes_on_as_if_nothing_had_been(seed: int) -> None:
+    life, machine = Life(seed), StateMachine()
+    for _ in range(life.random.randrange(300)):
+        machine.apply(life.entry(machine))
+    data = machine.snapshot()
+    restored = StateMachine.restored(data)
+    assert restored.snapshot() == data
+    assert restored.events.compacted_before == restored.applied + 1 and restored.events.since(0, 10)[0] == []
+    assert seen(restored) == seen(machine)
+    for _ in range(200):
+        entry = life.entry(machine)
+        assert restored.apply(entry) == machine.apply(entry)
+        assert seen(restored) == seen(machine)
+
+
+@pytest.mark.parametrize('seed', range(100, 115))
+def test_invariants_hold_in_a_random_life(seed: int) -> None:
+    life, machine = Life(seed), StateMachine()
+    tokens: dict[str, int] = {}
+    kinds = set()
+    for _ in range(400):
+        applied = machine.apply(life.entry(machine))
+        kinds |= {event.type for event in applied.events}
+        assert [(e.revision, e.ordinal) for e in applied.events] == [
+            (machine.applied, i) for i in range(len(applied.events))]
+        for event in applied.events:
+            if event.type == EventType.TASK_ASSIGNED:
+                assert event.token > tokens.get(event.subject, 0)
+                tokens[event.subject] = event.token
+        check_tasks(machine)
+        check_clock(machine)
+    assert len(kinds) > 15      # the life was rich enough to show something
+
+
+def check_tasks(machine: StateMachine) -> None:
+    """Check the tables of tasks and robots against one another."""
+    tasks, _ = machine.tasks.listed(limit=10**6)
+    running = [t for t in tasks if t.state == TaskState.RUNNING]
+    for robot in machine.members.values():
+        assert robot.running == sum(t.robot == robot.id for t in running)
+        free = robot.health == Health.ALIVE and robot.running < robot.capacity
+        assert (robot.rank is not None) == free
+    for task in tasks:
+        assert task.attempts <= task.max_attempts
+        if task.state != TaskState.WAITING:
+            continue
+        able = [r for r in machine.members.values() if r.health == Health.ALIVE
+                and {f'task:{task.type}', *task.required} <= r.capabilities]
+        able = [r for r in able if r.id != task.robot] or able
+        assert not any(r.rank for r in able), f'{task.id} waits though a robot is free'
+
+
+def check_clock(machine: StateMachine) -> None:
+    """Check that the clock goes on while anything runs, often enough, and only then."""
+    tasks, _ = machine.tasks.listed(limit=10**6)
+    holders = [holder for holder, _ in machine.locks]
+    closed = list(machine.locks._closed.values())
+    waits = [w for queue in machine.locks._queues.values() for w in queue.values()]
+    services = [s for s in machine.registry.find() if s.ttl]
+    running = [t for t in tasks if t.state == TaskState.RUNNING]
+    ends = [c.deadline for c in holders + closed + waits] + [s.expires for s in services]
+    ends += [t.lease_end + (t.grace if t.lapsed else 0) for t in running]
+    ends += [t.deadline for t in tasks if not t.ended and t.deadline and not t.cancel_requested]
+    lengths = [h.lease for h in holders] + [s.ttl for s in services] + [t.lease for t in running]
+    interval = machine.clock_interval()
+    if not ends:
+        assert interval is None
+        return
+    longest = max(0, min(SECOND, min(ends) - machine.time, *(length // 4 for length in lengths)))
+    assert interval is not None and longest // 2 <= interval <= longest
+
+
+def test_damaged_snapshots_are_invalid() -> None:
+    life, machine = Life(7), StateMachine()
+    for _ in range(150):
+        machine.apply(life.entry(machine))
+    data, random = machine.snapshot(), Random(7)
+    for wrong in (b'', b'\x93', msgpack.packb([2]), msgpack.packb([1] * 10), data[:-1], data + b'x',
+                  msgpack.packb({'a': 1}), msgpack.packb([99, *msgpack.unpackb(data)[1:]])):
+        with pytest.raises(Invalid):
+            StateMachine.restored(wrong)
+    for _ in range(400):
+        at = random.randrange(len(data))
+        changed = data[:at] + bytes([random.randrange(256)]) + data[at + 1:]
+        with suppress(Invalid):
+            assert StateMachine.restored(changed).snapshot() == changed

@@ -14,6 +14,7 @@ from enum import IntEnum
 import json
 from operator import attrgetter
 import re
+from sys import intern
 from typing import Any
 
 import msgpack
@@ -420,7 +421,8 @@ def decode(data: bytes) -> Command:
     check_text('member', member, MAX_NAME)
     check_count('sequence', sequence, 0, 2**63 - 1)
     check_count('run', run, 0, 2**64 - 1)
-    return Command(operation, (session, sequence), member, run)
+    # The same few names come with every command, and many are kept.
+    return Command(operation, (intern(session), sequence), intern(member), run)
 
 
 def parse_request_id(text: str) -> RequestId | None:

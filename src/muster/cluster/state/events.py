@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ class EventType(IntEnum):
     LOCK_EXPIRED = 4
     LOCK_QUEUED = 5
     LOCK_WAIT_ENDED = 6
-    LOCK_CLOSED = 7
+    LOCK_CLOSED = 7            # follows LOCK_EXPIRED
     MEMBER_ADDED = 10
     MEMBER_PROMOTED = 11
     MEMBER_REMOVED = 12
@@ -35,8 +36,8 @@ class EventType(IntEnum):
     TASK_ASSIGNED = 41
     TASK_FINISHED = 42
     TASK_CANCEL_REQUESTED = 43
-    TASK_RETURNED = 44
-    GAP = 50
+    TASK_RETURNED = 44         # an attempt has ended, another will follow
+    GAP = 50                   # made by a member that installed a snapshot, never by an entry
 
 
 class Event(NamedTuple):
@@ -56,12 +57,12 @@ class Event(NamedTuple):
 class EventLog:
     """The last events in order."""
 
-    def __init__(self) -> None:
-        """Begin without events."""
+    def __init__(self, compacted_before: int = 0) -> None:
+        """Begin without events; those of earlier revisions are not to be had here."""
         self._events: list[Event] = []
-        self.compacted_before = 0
+        self.compacted_before = compacted_before
 
-    def extend(self, events: list[Event]) -> None:
+    def extend(self, events: Sequence[Event]) -> None:
         """Add the events of one entry; whole revisions are dropped from the other end."""
         self._events += events
         if len(self._events) > MAX_EVENTS + MAX_EVENTS // 8:

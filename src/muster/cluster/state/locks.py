@@ -8,10 +8,13 @@ are cluster time in nanoseconds; a token is the log index of the entry that gran
 """
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-import heapq
+from sys import intern
+from typing import Any, NamedTuple
+
+from muster.cluster.state.deadlines import Deadlines, Shortest
+from muster.cluster.state.events import EventType
+from muster.cluster.state.refused import Busy, NotFound, WrongToken
 
 #: A request as its client named it: session and sequence.
 RequestId = tuple[str, int]
@@ -19,26 +22,10 @@ RequestId = tuple[str, int]
 MAX_WAITERS = 1000
 #: Locks held at once; beyond it `acquire` is refused.
 MAX_LOCKS = 100_000
+MAX_SERVERS = 1024
 
 
-class LockRefused(Exception):
-    """The operation is refused and changed nothing."""
-
-
-class NotFound(LockRefused):
-    """Nobody holds the lock, or nobody waits for it with that request."""
-
-
-class WrongToken(LockRefused):
-    """The token is not that of the present hold."""
-
-
-class Full(LockRefused):
-    """There are as many locks or waiters as may be."""
-
-
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """Somebody who holds a lock or waits for it."""
 
     name: str
@@ -47,203 +34,259 @@ class Claim:
     run: int               # and which run of its process
     request: RequestId
     lease: int
-    deadline: int          # end of the lease, or of the wait
+    delay: int             # how long the lock stays closed if the hold expires
+    deadline: int          # end of the lease, of the wait, or of the time it stays closed
     token: int = 0         # 0 while it waits
 
+    def served_by(self, member: str, run: int) -> Claim:
+        """Return the claim of a client that turned to another member."""
+        return self if (member, run) == (self.member, self.run) else self._replace(member=member, run=run)
 
-@dataclass(frozen=True)
-class Change:
-    """One thing that happened to a lock; `what` is acquired, renewed, released, ..."""
 
-    what: str
+class Change(NamedTuple):
+    """One thing that happened to a lock."""
+
+    type: EventType
     claim: Claim
 
 
-@dataclass
-class _Lock:
-    holder: Claim
-    queue: dict[RequestId, Claim] = field(default_factory=dict)  # first served first
-
-
 class LockTable:
-    """All locks that are held."""
+    """
+    All locks that are held or closed.
+
+    A lock is held, or closed because its last hold expired and its holder asked for a delay, or
+    it is free and not in the table. Only held and closed locks have waiters.
+    """
 
     def __init__(self) -> None:
         """Begin without locks."""
-        self._locks: dict[str, _Lock] = {}
-        # (deadline, lock, request, token); an item whose claim has changed meanwhile is stale.
-        self._deadlines: list[tuple[int, str, RequestId, int]] = []
-        self._claims = 0
-        # How many leases of each magnitude are held, by bit_length: finding the shortest one
-        # costs the same for one lock and for all.
-        self._magnitudes: Counter[int] = Counter()
+        self._holders: dict[str, Claim] = {}
+        self._closed: dict[str, Claim] = {}                       # by whose expiry
+        self._queues: dict[str, dict[RequestId, Claim]] = {}      # first served first, never empty
+        self._waiters = 0
+        self._ends: Deadlines[str] = Deadlines(self._end)         # of holds and closures
+        self._waits: Deadlines[tuple[str, RequestId]] = Deadlines(self._end_of_wait)
+        self._leases = Shortest()
+        # One object for each run of a member, however many claims it serves: they are many.
+        self._servers: dict[tuple[str, int], tuple[str, int]] = {}
 
     def __len__(self) -> int:
         """Return how many locks are held."""
-        return len(self._locks)
+        return len(self._holders)
 
     def __iter__(self) -> Iterator[tuple[Claim, list[Claim]]]:
         """Return each holder with its waiters in their order, by name."""
-        for name in sorted(self._locks):
-            lock = self._locks[name]
-            yield lock.holder, list(lock.queue.values())
+        for name in sorted(self._holders):
+            yield self._holders[name], self.waiters(name)
 
     def holder(self, name: str) -> Claim | None:
         """Return who holds a lock."""
-        lock = self._locks.get(name)
-        return lock.holder if lock else None
+        return self._holders.get(name)
+
+    def closed(self, name: str) -> Claim | None:
+        """Return the expired hold that keeps a lock closed, until its `deadline`."""
+        return self._closed.get(name)
+
+    def waiters(self, name: str) -> list[Claim]:
+        """Return who waits for a lock, first served first."""
+        return list(self._queues.get(name, {}).values())
 
     def claim_of(self, name: str, request: RequestId) -> Claim | None:
         """Return what a request holds or waits for."""
-        lock = self._locks.get(name)
-        if lock is None:
-            return None
-        return lock.holder if lock.holder.request == request else lock.queue.get(request)
+        holder = self._holders.get(name)
+        if holder is not None and holder.request == request:
+            return holder
+        queue = self._queues.get(name)
+        return queue.get(request) if queue else None
 
     def serve(self, name: str, request: RequestId, member: str, run: int) -> Claim | None:
         """Note who serves a request now, and return what it holds or waits for."""
-        lock, claim = self._locks.get(name), self.claim_of(name, request)
-        if lock is None or claim is None:
+        claim = self.claim_of(name, request)
+        if claim is None:
             return None
-        claim = replace(claim, member=member, run=run)
+        claim = claim.served_by(member, run)
         if claim.token:
-            lock.holder = claim
+            self._holders[name] = claim
         else:
-            lock.queue[request] = claim
+            self._queues[name][request] = claim
         return claim
 
-    def acquire(self, claim: Claim, wait: int, now: int, index: int) -> list[Change]:
-        """Grant a free lock; queue for a held one where `wait` > 0; else change nothing."""
-        lock = self._locks.get(claim.name)
-        if lock is None:
-            if len(self._locks) >= MAX_LOCKS:
-                raise Full(f'{MAX_LOCKS} locks are held already: release some')
-            return [self._grant(claim, {}, now, index)]
-        if wait <= 0:
-            return []
-        if len(lock.queue) >= MAX_WAITERS:
-            raise Full(f"{MAX_WAITERS} requests wait for lock '{claim.name}' already: try later")
-        waiting = replace(claim, deadline=now + wait)
-        lock.queue[claim.request] = waiting
-        self._claims += 1
-        self._watch(waiting)
-        return [Change('queued', waiting)]
+    def acquire(self, name: str, owner: str, server: tuple[str, int], request: RequestId, lease: int,
+                wait: int, delay: int, now: int, index: int) -> Change | None:
+        """Grant a free lock; queue for another where `wait` > 0; else change nothing, return None."""
+        free = name not in self._holders and name not in self._closed
+        if free:
+            if len(self._holders) + len(self._closed) >= MAX_LOCKS:
+                raise Busy(f'{MAX_LOCKS} locks are held already: release some')
+        elif wait <= 0:
+            return None
+        elif len(self._queues.get(name, ())) >= MAX_WAITERS:
+            raise Busy(f"{MAX_WAITERS} requests wait for lock '{name}' already: try later")
+        owner = intern(owner)
+        member, run = self._server(server)
+        if free:
+            return self._hold(Claim(name, owner, member, run, request, lease, delay, now + lease, index))
+        waiting = Claim(name, owner, member, run, request, lease, delay, now + wait)
+        self._queue(waiting)
+        return Change(EventType.LOCK_QUEUED, waiting)
 
-    def renew(self, name: str, token: int, lease: int, now: int) -> list[Change]:
+    def renew(self, name: str, token: int, lease: int, now: int) -> Change:
         """Start the lease anew, with another length where `lease` > 0."""
-        lock = self._held(name, token)
-        length = lease or lock.holder.lease
-        self._count_lease(lock.holder, -1)
-        lock.holder = replace(lock.holder, lease=length, deadline=now + length)
-        self._count_lease(lock.holder, 1)
-        self._watch(lock.holder)
-        return [Change('renewed', lock.holder)]
+        old = self._held(name, token)
+        length = lease or old.lease
+        holder = Claim(name, old.owner, old.member, old.run, old.request, length, old.delay,
+                       now + length, token)
+        self._holders[name] = holder
+        if length != old.lease:
+            self._leases.remove(old.lease)
+            self._leases.add(length)
+        if holder.deadline < old.deadline:
+            self._watch(holder)
+        return Change(EventType.LOCK_RENEWED, holder)
 
     def release(self, name: str, token: int, now: int, index: int) -> list[Change]:
         """Take the lock from its holder and give it to the first waiter."""
-        lock = self._held(name, token)
-        return [Change('released', lock.holder), *self._next(lock, now, index)]
+        holder = self._held(name, token)
+        if token == index:
+            # Granted by this very entry: a second grant would have the same token. The lease
+            # ends now, and the next entry gives the lock on.
+            holder = holder._replace(deadline=now, delay=0)
+            self._holders[name] = holder
+            self._watch(holder)
+            return []
+        self._drop(holder)
+        return [Change(EventType.LOCK_RELEASED, holder), *self._grant_next(name, now, index)]
 
     def withdraw(self, name: str, request: RequestId, now: int, index: int) -> list[Change]:
         """Release what a request holds, or end its wait."""
-        lock = self._locks.get(name)
-        if lock is not None and lock.holder.request == request:
-            if lock.holder.token == index:
-                # Granted by this very entry: a second grant would have the same token. The lease
-                # ends now, and the next entry gives the lock on.
-                lock.holder = replace(lock.holder, deadline=now)
-                self._watch(lock.holder)
-                return []
-            return self.release(name, lock.holder.token, now, index)
-        if lock is None or request not in lock.queue:
+        claim = self.claim_of(name, request)
+        if claim is None:
             raise NotFound(f"request '{request[0]}:{request[1]}' neither holds lock '{name}' "
                            'nor waits for it')
-        return [self._end_wait(lock, request)]
+        if claim.token:
+            return self.release(name, claim.token, now, index)
+        return [self._end_waiting(name, request)]
 
     def abandon(self, member: str, run: int) -> list[Change]:
         """End the waits that another run of the member's process served."""
-        return [self._end_wait(lock, claim.request)
-                for _, lock in sorted(self._locks.items()) for claim in list(lock.queue.values())
+        return [self._end_waiting(name, claim.request)
+                for name in sorted(self._queues) for claim in self.waiters(name)
                 if claim.member == member and claim.run != run]
 
     def expire(self, now: int, index: int) -> list[Change]:
         """
-        End every lease and wait whose deadline is reached, in the order of the deadlines.
+        End every wait, lease and closure whose deadline is reached, in the order of the deadlines.
 
         A wait that ends at the same time as the lease before it ends first: an expired waiter
         is never granted the lock.
         """
-        changes: list[Change] = []
-        expired: list[_Lock] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, name, request, token = heapq.heappop(self._deadlines)
-            claim = self.claim_of(name, request)
-            if claim is None or (claim.deadline, claim.token) != (deadline, token):
-                continue
-            if token:
-                # Two renewals at one cluster time put the same deadline there twice.
-                if self._locks[name] not in expired[-1:]:
-                    expired.append(self._locks[name])
-            else:
-                changes.append(self._end_wait(self._locks[name], request))
-        for lock in expired:
-            changes += [Change('expired', lock.holder), *self._next(lock, now, index)]
+        changes = [self._end_waiting(name, request) for name, request in self._waits.due(now)]
+        for name in self._ends.due(now):
+            if self._closed.pop(name, None) is None:
+                holder = self._holders[name]
+                self._drop(holder)
+                changes.append(Change(EventType.LOCK_EXPIRED, holder))
+                if holder.delay:
+                    changes.append(self._close(holder._replace(deadline=now + holder.delay)))
+                    continue
+            changes += self._grant_next(name, now, index)
         return changes
 
     def next_deadline(self) -> int | None:
-        """Return the earliest deadline; it may belong to a claim that is gone."""
-        return self._deadlines[0][0] if self._deadlines else None
+        """Return when the next lease, wait or closure ends."""
+        end, wait = self._ends.next(), self._waits.next()
+        return end if wait is None else wait if end is None else min(end, wait)
 
     def shortest_lease(self) -> int | None:
         """Return the shortest lease that is held, rounded down to a power of two nanoseconds."""
-        return 1 << (min(self._magnitudes) - 1) if self._magnitudes else None
+        return self._leases.get()
 
-    def _held(self, name: str, token: int) -> _Lock:
-        lock = self._locks.get(name)
-        if lock is None:
+    # Snapshots ---------------------------------------------------------------------------------
+    def dump(self) -> list[Any]:
+        """Return all there is in plain values, always in the same order."""
+        return [[self._holders[name] for name in sorted(self._holders)],
+                [self._closed[name] for name in sorted(self._closed)],
+                [self.waiters(name) for name in sorted(self._queues)]]
+
+    def load(self, dumped: Any) -> None:
+        """Take in what `dump` returned, into an empty table."""
+        holders, closed, queues = dumped
+        for row in holders:
+            self._hold(self._restored(row))
+        for row in closed:
+            self._close(self._restored(row))
+        for queue in queues:
+            for row in queue:
+                self._queue(self._restored(row))
+
+    def _restored(self, row: Any) -> Claim:
+        name, owner, member, run, (session, sequence), *rest = row
+        member, run = self._server((member, run))
+        return Claim(name, intern(owner), member, run, (intern(session), sequence), *rest)
+
+    # Inside ------------------------------------------------------------------------------------
+    def _held(self, name: str, token: int) -> Claim:
+        holder = self._holders.get(name)
+        if holder is None:
             raise NotFound(f"nobody holds lock '{name}': its lease has ended or it was released")
-        if lock.holder.token != token:
+        if holder.token != token:
             raise WrongToken(f"token {token} is not that of lock '{name}', which "
-                             f"'{lock.holder.owner}' holds with token {lock.holder.token}")
-        return lock
+                             f"'{holder.owner}' holds with token {holder.token}")
+        return holder
 
-    def _grant(self, claim: Claim, queue: dict[RequestId, Claim], now: int, index: int) -> Change:
-        holder = replace(claim, deadline=now + claim.lease, token=index)
-        self._locks[claim.name] = _Lock(holder, queue)
-        self._claims += 1
-        self._count_lease(holder, 1)
+    def _hold(self, holder: Claim) -> Change:
+        self._holders[holder.name] = holder
+        self._leases.add(holder.lease)
         self._watch(holder)
-        return Change('acquired', holder)
+        return Change(EventType.LOCK_ACQUIRED, holder)
 
-    def _next(self, lock: _Lock, now: int, index: int) -> list[Change]:
-        """Give the lock to the first waiter, or nobody."""
-        del self._locks[lock.holder.name]
-        self._claims -= 1
-        self._count_lease(lock.holder, -1)
-        if not lock.queue:
+    def _drop(self, holder: Claim) -> None:
+        del self._holders[holder.name]
+        self._leases.remove(holder.lease)
+
+    def _close(self, expired: Claim) -> Change:
+        self._closed[expired.name] = expired
+        self._watch(expired)
+        return Change(EventType.LOCK_CLOSED, expired)
+
+    def _queue(self, waiting: Claim) -> None:
+        self._queues.setdefault(waiting.name, {})[waiting.request] = waiting
+        self._waiters += 1
+        self._waits.watch(waiting.deadline, (waiting.name, waiting.request), self._waiters)
+
+    def _grant_next(self, name: str, now: int, index: int) -> list[Change]:
+        """Give a lock that nobody holds to its first waiter, or nobody."""
+        queue = self._queues.get(name)
+        if not queue:
             return []
-        first = lock.queue.pop(next(iter(lock.queue)))
-        self._claims -= 1
-        return [self._grant(first, lock.queue, now, index)]
+        first = self._leave(name, next(iter(queue)))
+        return [self._hold(first._replace(deadline=now + first.lease, token=index))]
 
-    def _end_wait(self, lock: _Lock, request: RequestId) -> Change:
-        self._claims -= 1
-        return Change('wait_ended', lock.queue.pop(request))
+    def _leave(self, name: str, request: RequestId) -> Claim:
+        """Take a waiter out of its queue."""
+        queue = self._queues[name]
+        claim = queue.pop(request)
+        if not queue:
+            del self._queues[name]
+        self._waiters -= 1
+        return claim
 
-    def _count_lease(self, claim: Claim, change: int) -> None:
-        magnitude = claim.lease.bit_length()
-        self._magnitudes[magnitude] += change
-        if not self._magnitudes[magnitude]:
-            del self._magnitudes[magnitude]
+    def _end_waiting(self, name: str, request: RequestId) -> Change:
+        return Change(EventType.LOCK_WAIT_ENDED, self._leave(name, request))
 
     def _watch(self, claim: Claim) -> None:
-        heapq.heappush(self._deadlines, (claim.deadline, claim.name, claim.request, claim.token))
-        if len(self._deadlines) > 64 + 4 * self._claims:
-            self._forget_stale_deadlines()
+        self._ends.watch(claim.deadline, claim.name, len(self._holders) + len(self._closed))
 
-    def _forget_stale_deadlines(self) -> None:
-        """Rebuild the heap: renewals leave their old deadlines behind."""
-        self._deadlines = [(c.deadline, c.name, c.request, c.token)
-                           for lock in self._locks.values()
-                           for c in (lock.holder, *lock.queue.values())]
-        heapq.heapify(self._deadlines)
+    def _end(self, name: str) -> int | None:
+        claim = self._holders.get(name) or self._closed.get(name)
+        return claim.deadline if claim else None
+
+    def _end_of_wait(self, key: tuple[str, RequestId]) -> int | None:
+        queue = self._queues.get(key[0])
+        claim = queue.get(key[1]) if queue else None
+        return claim.deadline if claim else None
+
+    def _server(self, server: tuple[str, int]) -> tuple[str, int]:
+        if len(self._servers) >= MAX_SERVERS:
+            self._servers.clear()
+        return self._servers.setdefault(server, server)

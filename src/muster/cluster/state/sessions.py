@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from sys import intern
 from typing import Any
 
 #: Answers kept for each session; a client may have as many requests in flight.
@@ -21,11 +22,13 @@ class SessionExpired(Exception):
     """The request cannot be told from one that was executed before; it is not executed."""
 
 
-@dataclass
 class _Session:
-    last_used: int
-    highest: int = 0
-    answers: dict[int, Any] = field(default_factory=dict)
+    __slots__ = ('answers', 'highest', 'last_used')
+
+    def __init__(self, last_used: int) -> None:
+        self.last_used = last_used
+        self.highest = 0
+        self.answers: dict[int, Any] = {}
 
 
 class Sessions:
@@ -39,6 +42,13 @@ class Sessions:
         """Return how many sessions are open."""
         return len(self._sessions)
 
+    def open(self, name: str, now: int) -> None:
+        """Open a session under a name that no other has had or will have."""
+        assert name not in self._sessions, 'the name was never used before'
+        self._sessions[name] = _Session(now)
+        while len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+
     def find(self, name: str, sequence: int, now: int) -> Any | None:
         """
         Return the answer given before, or None where the request is new.
@@ -50,11 +60,10 @@ class Sessions:
         if session is None:
             # A member's own session has a name of its own for each run and is never repeated
             # after its lifetime, so any of its requests may come first.
-            if sequence != 1 and not name.startswith(MEMBER_PREFIX):
+            if (sequence != 1 or name.isdecimal()) and not name.startswith(MEMBER_PREFIX):
                 raise SessionExpired(f"session '{name}' is not open: begin a new one at sequence 1")
-            session = self._sessions[name] = _Session(now)
-            while len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
+            self.open(name, now)
+            session = self._sessions[name]
         session.last_used = now
         self._sessions.move_to_end(name)
         if sequence in session.answers:
@@ -67,10 +76,14 @@ class Sessions:
     def answered(self, name: str, sequence: int, answer: Any) -> None:
         """Keep the answer to a request that `find` called new."""
         session = self._sessions[name]
-        session.answers[sequence] = answer
+        answers = session.answers
+        answers[sequence] = answer
         if sequence > session.highest:
-            for old in range(max(1, session.highest - WINDOW + 1), sequence - WINDOW + 1):
-                session.answers.pop(old, None)
+            if sequence == session.highest + 1:
+                answers.pop(sequence - WINDOW, None)
+            else:   # a leap, of any width
+                session.answers = {kept: value for kept, value in answers.items()
+                                   if kept > sequence - WINDOW}
             session.highest = sequence
 
     def expire(self, now: int) -> None:
@@ -80,3 +93,16 @@ class Sessions:
             if session.last_used + LIFETIME > now:
                 return
             del self._sessions[name]
+
+    def dump(self, pack: Callable[[Any], tuple[Any, ...]]) -> list[Any]:
+        """Return all there is in plain values, always in the same order; `pack` makes them of an answer."""
+        return [(name, session.last_used, session.highest,
+                 [(sequence, *pack(answer)) for sequence, answer in session.answers.items()])
+                for name, session in self._sessions.items()]
+
+    def load(self, dumped: Any, unpack: Callable[..., Any]) -> None:
+        """Take in what `dump` returned, where no session is open."""
+        for name, last_used, highest, answers in dumped:
+            session = self._sessions[intern(name)] = _Session(last_used)
+            session.highest = highest
+            session.answers = {sequence: unpack(*answer) for sequence, *answer in answers}
