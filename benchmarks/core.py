@@ -30,7 +30,7 @@ class _Robot:
     def __init__(self, name: str, folder: Path, durable: queue.SimpleQueue[tuple[_Robot, list[Effects]]],
                  number: int) -> None:
         self.storage = Storage(folder / name, name, lambda: number)
-        self.writer = Writer(self.storage, lambda batch, error: self._written(batch, error))
+        self.writer = Writer(self.storage, lambda batch, error: self._written(batch, error), _refuse)
         self.member = ClusterMember(
             self.storage.me, '', 'members', NAMES, PROFILES['lan'], Random(number), _now())
         self.unwritten = 0
@@ -129,6 +129,10 @@ def entries_per_second(in_flight: int, seconds: float) -> float:
             return core.run(in_flight, seconds)
         finally:
             core.close()
+
+
+def _refuse(error: OSError | None) -> None:
+    raise RuntimeError('the disk takes nothing') from error
 
 
 def _now() -> int:

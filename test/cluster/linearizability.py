@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 from muster.cluster.state.commands import Acquire, Answer, Code, Operation, Release, Renew, Withdraw
@@ -64,7 +64,8 @@ class Call:
 
     def __str__(self) -> str:
         """Return one line of a counter-example."""
-        values = ', '.join(f'{k}={v}' for k, v in vars(self.operation).items() if k not in ('name', 'owner'))
+        values = ', '.join(f'{field.name}={getattr(self.operation, field.name)}'
+                           for field in fields(self.operation) if field.name not in ('name', 'owner'))
         request = f' {self.request[0]}:{self.request[1]}' if self.request else ''
         until = 'never   ' if self.returned == FOREVER else f'{self.returned / 1e9:.6f}'
         answer = 'unknown' if self.answer is None else \

@@ -3,102 +3,13 @@
 """How members find, found and rejoin a cluster, and what they report of one another."""
 from __future__ import annotations
 
-from random import Random
-
+from calm import Fleet, Robot, robots
 from hypothesis import given, settings, strategies as st
-from muster.cluster.member import ClusterMember, SECOND
-from muster.cluster.protocol import decode, encode, Forward, Hello, Join, JoinRefused, Packet
-from muster.cluster.raft.core import PROFILES
-from muster.cluster.raft.types import Append, BLANK, Entry, HardState, Kind, Member, Role
+from muster.cluster.member import SECOND
+from muster.cluster.protocol import Forward, Hello, Join, JoinRefused, Packet
+from muster.cluster.raft.types import Append, HardState, Kind, Member, Role
 from muster.cluster.state.commands import Acquire, Code
 import pytest
-
-TIMING = PROFILES['lan']
-
-
-class Robot:
-    """A member with its disk; writes are durable at once."""
-
-    def __init__(self, name: str, mode: str, listed: tuple[str, ...], incarnation: int) -> None:
-        """Come with an empty disk."""
-        self.name, self.mode, self.listed = name, mode, listed
-        self.wipe(incarnation)
-
-    def wipe(self, incarnation: int) -> None:
-        """Lose the disk."""
-        self.me = Member(self.name, incarnation)
-        self.cluster_id, self.state = '', BLANK
-        self.entries: list[Entry] = []
-        self.member: ClusterMember | None = None
-
-    def start(self, now: int) -> ClusterMember:
-        """Start from the disk."""
-        self.member = ClusterMember(self.me, self.cluster_id, self.mode, self.listed, TIMING,
-                                    Random(self.me.incarnation), now, self.state, tuple(self.entries))
-        return self.member
-
-    def flush(self, now: int) -> list[Packet]:
-        """Do the effects of the last step, and return the packets."""
-        assert self.member is not None
-        packets: list[Packet] = []
-        while True:
-            effects = self.member.take_effects()
-            record = effects.record
-            self.cluster_id = record.cluster_id or self.cluster_id
-            self.state = record.hard_state or self.state
-            for entry in record.entries:
-                del self.entries[entry.index - 1:]
-                self.entries.append(entry)
-            packets += effects.packets + effects.packets_when_durable
-            if not record.entries:
-                return packets
-            self.member.persisted(record.entries[-1], now)
-
-
-class Fleet:
-    """Robots on a network without faults, in steps of 10 ms."""
-
-    def __init__(self, *robots: Robot) -> None:
-        """Start all of them."""
-        self.robots = {robot.name: robot for robot in robots}
-        self.now = 0
-        self.cut: set[str] = set()
-        for robot in robots:
-            robot.start(0)
-
-    def run(self, seconds: float) -> None:
-        """Let time go on."""
-        end = self.now + int(seconds * SECOND)
-        while self.now < end:
-            self.now += SECOND // 100
-            packets = []
-            for robot in self.robots.values():
-                if robot.member is not None:
-                    robot.member.advance(self.now)
-                    packets += robot.flush(self.now)
-            while packets:
-                packet = decode(encode(packets.pop(0)))
-                for robot in self.robots.values():
-                    if robot.member is not None and packet.receiver.id in ('', robot.name) \
-                            and not {robot.name, packet.sender.id} & self.cut:
-                        robot.member.receive(packet, self.now)
-                        packets += robot.flush(self.now)
-
-    def __getitem__(self, name: str) -> ClusterMember:
-        """Return the running member of a robot."""
-        member = self.robots[name].member
-        assert member is not None
-        return member
-
-    def leaders(self) -> list[str]:
-        """Return who leads."""
-        return [r.name for r in self.robots.values() if r.member is not None and r.member.leads]
-
-
-def robots(names: str, mode: str = 'members', listed: str = '') -> list[Robot]:
-    """Return robots with empty disks."""
-    return [Robot(name, mode, tuple(listed or names) if mode == 'members' else (), i)
-            for i, name in enumerate(names, 1)]
 
 
 def test_listed_members_found_one_cluster_that_all_vote_in() -> None:

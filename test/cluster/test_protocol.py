@@ -9,7 +9,18 @@ from typing import Any
 from hypothesis import given, settings, strategies as st
 import msgpack
 from muster.cluster import protocol
-from muster.cluster.protocol import Forward, Hello, Join, JoinRefused, Packet, Rejected
+from muster.cluster.protocol import (
+    Forward,
+    Hello,
+    Join,
+    JoinRefused,
+    Packet,
+    Read,
+    ReadAt,
+    Rejected,
+    Remove,
+    Transfer,
+)
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.types import (
     Append,
@@ -17,6 +28,8 @@ from muster.cluster.raft.types import (
     Entry,
     Kind,
     Member,
+    SnapshotChunk,
+    SnapshotReply,
     TimeoutNow,
     Vote,
     VoteRequest,
@@ -44,11 +57,23 @@ def appends(draw: Any) -> Append:
     contents = draw(st.lists(CONTENTS, max_size=5))
     entries = tuple(Entry(first + i, draw(NUMBERS), draw(NUMBERS), *content)
                     for i, content in enumerate(contents, 1))
-    return Append(draw(NUMBERS), first, draw(NUMBERS), draw(NUMBERS), entries)
+    return Append(draw(NUMBERS), first, draw(NUMBERS), draw(NUMBERS), entries, draw(NUMBERS))
+
+
+@st.composite
+def chunks(draw: Any) -> SnapshotChunk:
+    """Draw a chunk that lies within its snapshot."""
+    data, offset = draw(st.binary(max_size=60)), draw(st.integers(0, 2**20))
+    size = draw(st.integers(offset + len(data), protocol.MAX_SNAPSHOT))
+    configuration = draw(st.builds(Configuration, GROUPS, GROUPS, GROUPS)).encode()
+    return SnapshotChunk(draw(NUMBERS), draw(NUMBERS), draw(NUMBERS), configuration, size, offset, data)
 
 
 BODIES = st.one_of(
-    appends(), st.builds(AppendReply, NUMBERS, st.booleans(), NUMBERS), st.builds(TimeoutNow, NUMBERS),
+    appends(), st.builds(AppendReply, NUMBERS, st.booleans(), NUMBERS, NUMBERS),
+    st.builds(TimeoutNow, NUMBERS), chunks(), st.builds(SnapshotReply, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Read, st.lists(NUMBERS, max_size=5).map(tuple)), st.builds(Remove, NAMES),
+    st.builds(ReadAt, st.lists(NUMBERS, max_size=5).map(tuple), NUMBERS), st.builds(Transfer, NAMES),
     st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.booleans()),
     st.builds(Vote, NUMBERS, st.booleans(), st.booleans()), st.just(Join()),
     st.builds(JoinRefused, st.text(max_size=50)),
@@ -85,7 +110,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=200)
-@given(st.sampled_from((1, 2, 3, 4, 5, 10, 11, 12, 13)), st.lists(VALUES, max_size=6))
+@given(st.sampled_from((1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17)), st.lists(VALUES, max_size=6))
 def test_arbitrary_fields_are_rejected_or_well_typed(number: int, fields: list[Any]) -> None:
     try:
         packet = protocol.decode(row('c', 'a', 1, 'b', 2, number, *fields))
@@ -115,11 +140,11 @@ def test_flipped_bytes_are_rejected_or_well_typed(packet: Packet, data: st.DataO
     (row('c', 'a', 1, 'b', 2, 5, 2**64 - 1), 'malformed'),                # a term that has no next one
     (row('c', 'a/b', 1, 'b', 2, 11), "'a/b'"), (row('c', '', 1, 'b', 2, 11), "''"),
     (row('c', 'a' * 65, 1, 'b', 2, 11), 'malformed'), (row('c', 'a', 1, '../b', 2, 11), "'../b'"),
-    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[3, 1, 0, 1, b'']]), 'gap'),
-    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, -1, 1, b'']]), 'malformed'),
-    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 77, b'']]), 'Kind'),
-    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 1, b'\xff']]), 'malformed'),
-    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 2, b'nothing']]), 'malformed')])
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[3, 1, 0, 1, b'']], 0), 'gap'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, -1, 1, b'']], 0), 'malformed'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 77, b'']], 0), 'Kind'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 1, b'\xff']], 0), 'malformed'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 2, b'nothing']], 0), 'malformed')])
 def test_what_is_wrong_is_named(message: bytes, names: str) -> None:
     with pytest.raises(Rejected, match=names):
         protocol.decode(message)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from muster.cluster.raft.configuration import Configuration
-from muster.cluster.raft.core import PROFILES, Raft
+from muster.cluster.raft.core import LEARNER_PATIENCE, PROFILES, Raft
 from muster.cluster.raft.types import (
     Append,
     AppendReply,
@@ -55,6 +55,7 @@ class Group:
         self.now = 0
         self.random = Random(1)
         self.wire: list[tuple[str, Envelope]] = []
+        self.heard_by_all: list[tuple[str, Append]] = []
         self.cut: set[str] = set()
         self.disk: dict[str, tuple[HardState, list[Entry]]] = {}
         self.nodes: dict[str, Raft] = {}
@@ -81,6 +82,7 @@ class Group:
             output = node.take_output()
             said = output.messages + (output.messages_when_durable if durable else [])
             self.wire += [(name, envelope) for envelope in said]
+            self.heard_by_all += [(name, append) for append in output.broadcast]
             if not durable or not (said or output.hard_state or output.entries or output.committed):
                 return
             state, entries = self.disk[name]
@@ -103,8 +105,18 @@ class Group:
         """Deliver all messages until nobody says anything."""
         for name in self.nodes:
             self.collect(name)
-        while self.wire:
-            self.deliver(*self.wire.pop(0))
+        while self.wire or self.heard_by_all:
+            if self.wire:
+                self.deliver(*self.wire.pop(0))
+            else:
+                self.spread(*self.heard_by_all.pop(0))
+
+    def spread(self, sender: str, append: Append) -> None:
+        """Hand a broadcast to all learners that are not cut off."""
+        for name, node in self.nodes.items():
+            if member(name) in self.nodes[sender].configuration.learners and not {sender, name} & self.cut:
+                node.step(member(sender), append, self.now, broadcast=True)
+                self.collect(name)
 
     def campaign(self, name: str) -> None:
         """Let a member's election time-out pass, for it alone, and the talk that follows."""
@@ -386,7 +398,10 @@ def test_learners_decide_nothing() -> None:
     group.start('d')
     leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
     group.settle()
+    group.beat('a')
     assert group.nodes['d'].commit == leader.commit
+    leader.attend(frozenset({member('d')}))         # the broadcast has only what is committed
+    group.beat('a')
     group.cut = {'b', 'c'}
     entry = leader.propose(Kind.COMMAND, b'x', group.now)
     group.settle()
@@ -403,6 +418,7 @@ def test_learner_that_hears_nothing_knows_no_leader() -> None:
     leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
     group.settle()
     assert group.nodes['d'].leader == member('a')
+    group.now += 2 * LEARNER_PATIENCE
     group.campaign('d')
     assert group.nodes['d'].leader is None
 

@@ -18,7 +18,8 @@ from typing import Any
 from hypothesis import given, settings, strategies as st
 from muster.cluster import storage as storage_module
 from muster.cluster.member import Record
-from muster.cluster.raft.types import BLANK, Entry, HardState, Kind, Member
+from muster.cluster.raft.configuration import Configuration
+from muster.cluster.raft.types import BLANK, Entry, HardState, Kind, Member, Snapshot
 from muster.cluster.storage import Storage, StorageError, SyncFailed
 from muster.cluster.writer import Writer
 import pytest
@@ -307,30 +308,252 @@ def test_a_failed_sync_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyP
     storage.close()
 
 
-def test_the_writer_syncs_what_waits_at_once_and_stops_at_an_error(tmp_path: Path,
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = joined(tmp_path)
-    batches: list[tuple[list[object], Exception | None]] = []
-    reported = threading.Semaphore(0)
+class Written:
+    """A writer, and what it reported."""
 
-    def done(tags: list[object], error: Exception | None) -> None:
-        batches.append((tags, error))
-        reported.release()
-    writer = Writer(storage, done)
+    def __init__(self, storage: Storage) -> None:
+        """Start it."""
+        self.batches: list[tuple[list[object], Exception | None]] = []
+        self.disk: list[OSError | None] = []
+        self._reported = threading.Semaphore(0)
+        self.writer = Writer(storage, self._done, self._stalled)
+
+    def _done(self, tags: list[object], error: Exception | None) -> None:
+        self.batches.append((tags, error))
+        self._reported.release()
+
+    def _stalled(self, error: OSError | None) -> None:
+        self.disk.append(error)
+        self._reported.release()
+
+    @property
+    def tags(self) -> list[object]:
+        """Return what is durable."""
+        return [tag for tags, _ in self.batches for tag in tags]
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Wait until what was reported meets a condition."""
+        while not condition():
+            assert self._reported.acquire(timeout=20)
+
+
+def test_the_writer_syncs_what_waits_at_once_and_waits_for_a_full_disk(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = joined(tmp_path)
+    written = Written(storage)
     for index in range(1, 21):
-        writer.submit(Record('', None, [entry(index)]), index)
-    while sum(len(tags) for tags, _ in batches) < 20:
-        assert reported.acquire(timeout=20)
-    assert [tag for tags, _ in batches for tag in tags] == list(range(1, 21))
+        written.writer.submit(Record('', None, [entry(index)]), index)
+    written.wait(lambda: len(written.tags) == 20)
+    assert written.tags == list(range(1, 21)) and not written.disk
 
     def refuse(*_: Any) -> int:
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(os, 'write', refuse)
-    writer.submit(Record('', None, [entry(21)]), 21)
-    assert reported.acquire(timeout=20)
-    assert batches[-1][0] == [] and isinstance(batches[-1][1], OSError)
+    written.writer.submit(Record('', None, [entry(21)]), 21)
+    written.wait(lambda: len(written.disk) == 1)
+    written.writer.submit(Record('', None, [entry(22)]), 22)
+    assert len(written.tags) == 20               # what waits is not acknowledged
     monkeypatch.undo()
-    writer.submit(Record('', None, [entry(21)]), 22)
-    writer.close()
+    written.wait(lambda: len(written.tags) == 22)
+    assert isinstance(written.disk[0], OSError) and written.disk[1:] == [None]
+    written.writer.close()
     storage.close()
-    assert len(contents(tmp_path)[3]) == 20      # nothing was written after the error
+    assert len(contents(tmp_path)[3]) == 22
+
+
+def test_the_writer_can_be_closed_while_the_disk_is_full(tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = joined(tmp_path)
+    written = Written(storage)
+
+    def refuse(*_: Any) -> int:
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'write', refuse)
+    written.writer.submit(Record('', None, [entry(1)]), 1)
+    written.wait(lambda: len(written.disk) == 1)
+    written.writer.close()
+    monkeypatch.undo()
+    storage.close()
+    assert written.tags == [] and contents(tmp_path)[3] == []
+
+
+def test_the_writer_ends_at_a_failed_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = joined(tmp_path)
+    written = Written(storage)
+
+    def refuse(_: int) -> None:
+        raise OSError(5, 'Input/output error')
+    monkeypatch.setattr(os, 'fdatasync', refuse)
+    written.writer.submit(Record('', None, [entry(1)]), 1)
+    written.wait(lambda: len(written.batches) == 1)
+    assert written.batches[0][0] == [] and isinstance(written.batches[0][1], SyncFailed)
+    monkeypatch.undo()
+    written.writer.submit(Record('', None, [entry(1)]), 2)
+    written.writer.close()
+    storage.close()
+    assert written.tags == []                    # nothing is written after it
+
+
+# Snapshots --------------------------------------------------------------------------------------
+VOTERS = Configuration(frozenset({Member('a', 7)})).encode()
+STATE = bytes(range(256)) * 300
+
+
+def with_snapshot(directory: Path, last: int = 9, base: int = 6) -> tuple[Storage, Record]:
+    """Return a directory whose log was compacted up to `base`, and the record that did it."""
+    storage = joined(directory)
+    entries = [entry(i) for i in range(1, last + 1)]
+    storage.write([Record('', HardState(4, Member('a', 7)), entries)])
+    record = Record('', HardState(4, Member('a', 7)), [], Snapshot(base, 1, VOTERS, STATE), entries[base:])
+    storage.write([record])
+    return storage, record
+
+
+def test_a_snapshot_stands_for_the_log_before_it(tmp_path: Path) -> None:
+    storage, record = with_snapshot(tmp_path)
+    storage.write([Record('', None, [entry(10)])])
+    storage.close()
+    again = opened(tmp_path)
+    again.close()
+    assert again.snapshot == record.snapshot and again.hard_state == HardState(4, Member('a', 7))
+    assert again.entries == [entry(i) for i in (7, 8, 9, 10)]
+    assert not wal(tmp_path).exists() and wal(tmp_path, 2).exists()
+
+
+def test_a_later_snapshot_replaces_an_earlier_one(tmp_path: Path) -> None:
+    storage, _ = with_snapshot(tmp_path)
+    storage.write([Record('', HardState(5, None), [entry(10)], Snapshot(8, 1, VOTERS, b'later'), [entry(9)])])
+    storage.close()
+    again = opened(tmp_path)
+    again.close()
+    assert again.snapshot == Snapshot(8, 1, VOTERS, b'later') and again.entries == [entry(9), entry(10)]
+    assert len(list(tmp_path.glob('snapshot-*'))) == 1
+
+
+def test_a_snapshot_replaces_a_log_that_does_not_lead_to_it(tmp_path: Path) -> None:
+    """A follower takes over the leader's state; its own entries were never committed."""
+    storage = joined(tmp_path)
+    storage.write([Record('', HardState(2, None), [entry(i) for i in range(1, 30)])])
+    storage.write([Record('', HardState(3, None), [], Snapshot(20, 3, VOTERS, STATE), [])])
+    storage.write([Record('', None, [entry(21, 3)])])
+    storage.close()
+    assert contents(tmp_path)[3] == [entry(21, 3)]
+
+
+def test_a_crash_at_any_step_of_a_snapshot_leaves_the_old_log_or_the_new(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before each call that changes the disk the process dies; what is there must be whole."""
+    for replaces in (False, True):
+        outcomes = set()
+        for step in range(40):
+            folder = tmp_path / f'{replaces}-{step}'
+            storage = joined(folder)
+            entries = [entry(i) for i in range(1, 10)]
+            storage.write([Record('', HardState(2, None), entries)])
+            term, tail = (3, []) if replaces else (1, entries[6:])
+            record = Record('', HardState(3, None), [], Snapshot(6, term, VOTERS, STATE), tail)
+            died = dies_at(step, monkeypatch, lambda s=storage, r=record: s.write([r]))
+            storage.close()
+            again = opened(folder)
+            again.close()
+            outcomes.add(again.snapshot is not None)
+            if again.snapshot is None:
+                assert again.hard_state == HardState(2, None) and again.entries == entries
+            else:
+                assert again.snapshot == record.snapshot and again.entries == tail
+                assert again.hard_state.term in (2, 3)
+            if not died:
+                break
+        assert not died and outcomes == {False, True}
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+def dies_at(step: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> bool:
+    """Do some work until its n-th call that changes the disk; return whether it came so far."""
+    count = 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > step:
+                raise Died
+            return call(*arguments)
+        return wrapper
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'write', counted(os.write))
+        patch.setattr(os, 'open', counted(os.open))
+        patch.setattr(Path, 'rename', counted(Path.rename))
+        patch.setattr(Path, 'unlink', counted(Path.unlink))
+        try:
+            work()
+        except Died:
+            return True
+    return False
+
+
+def test_a_full_disk_in_a_snapshot_can_be_tried_again(tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(40):
+        storage = joined(tmp_path / str(step))
+        entries = [entry(i) for i in range(1, 10)]
+        storage.write([Record('', HardState(2, None), entries)])
+        record = Record('', HardState(3, None), [], Snapshot(6, 1, VOTERS, STATE), entries[6:])
+        count = 0
+
+        def full(call: Callable[..., Any], step: int = step) -> Callable[..., Any]:
+            def wrapper(*arguments: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count > step:
+                    raise OSError(28, 'No space left on device')
+                return call(*arguments)
+            return wrapper
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'write', full(os.write))
+            patch.setattr(os, 'open', full(os.open))
+            try:
+                storage.write([record])
+                done = True
+            except OSError:
+                done = False
+        storage.write([record, Record('', None, [entry(10)])])
+        storage.close()
+        again = opened(tmp_path / str(step))
+        again.close()
+        assert again.snapshot == record.snapshot and again.hard_state == HardState(3, None)
+        assert again.entries == [*entries[6:], entry(10)]
+        if done:
+            return
+    raise AssertionError('the disk was full at every step')
+
+
+@pytest.mark.parametrize('damage', ['cut', 'flip the head', 'flip the data', 'of another member'])
+def test_a_damaged_snapshot_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    storage, _ = with_snapshot(tmp_path)
+    storage.close()
+    path = next(tmp_path.glob('snapshot-*'))
+    data = bytearray(path.read_bytes())
+    if damage == 'cut':
+        del data[-5:]
+    elif damage == 'of another member':
+        other, _ = with_snapshot(tmp_path / 'other')
+        other.close()
+        (tmp_path / 'identity').write_bytes(
+            (tmp_path / 'identity').read_bytes().replace(b'"incarnation": "7"', b'"incarnation": "8"'))
+    else:
+        data[12 if damage == 'flip the head' else -12] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=path.name):
+        opened(tmp_path)
+
+
+def test_a_log_that_does_not_reach_its_snapshot_is_refused(tmp_path: Path) -> None:
+    storage, _ = with_snapshot(tmp_path)
+    storage.close()
+    next(tmp_path.glob('snapshot-*')).unlink()
+    with pytest.raises(StorageError, match=r'is gone|lacks entries'):
+        opened(tmp_path)

@@ -54,7 +54,8 @@ def imported(path: Path) -> Any:
 @pytest.mark.parametrize('path', FILES, ids=identity)
 def test_the_type_is_importable_and_complete(path: Path) -> None:
     generated = imported(path)
-    names = {'.msg': [], '.srv': ['Request', 'Response'], '.action': ['Goal', 'Result', 'Feedback']}[path.suffix]
+    names = {'.msg': [], '.srv': ['Request', 'Response'],
+             '.action': ['Goal', 'Result', 'Feedback']}[path.suffix]
     parts = [getattr(generated, name) for name in names] or [generated]
     for part, text in zip(parts, path.read_text().split('---\n'), strict=True):
         fields = [match['name'] for line in lines(text) if (match := FIELD.match(line))]

@@ -21,7 +21,7 @@ from typing import Any
 
 from muster.cluster import protocol
 from muster.cluster.loop import Loop
-from muster.cluster.member import ClusterMember, Effects
+from muster.cluster.member import ClusterMember, Effects, Policy
 from muster.cluster.raft.core import Timing
 from muster.cluster.raft.types import Entry
 from muster.cluster.state.commands import Answer, Code, Operation
@@ -58,12 +58,11 @@ class Engine:
 
     def __init__(self, context: Any, namespace: str, cluster: str, member_id: str,
                  on_event: Callable[[Event], None], on_change: Callable[[], None],
-                 on_care: Callable[[], None], on_failure: Callable[[Exception], None],
-                 on_broken: Callable[[Exception], None]) -> None:
+                 on_care: Callable[[], None], on_broken: Callable[[Exception], None]) -> None:
         """
         Make the small node; `loop.start` begins to serve, `begin` to take part.
 
-        `on_failure` hears of a log that cannot be written, `on_broken` of an error inside the loop.
+        `on_broken` hears of an error inside the loop.
         """
         # Global arguments would rename this node to the public node's name (`-r __node:=`).
         self.node = Node('_cluster_transport', namespace=namespace, context=context,
@@ -75,7 +74,6 @@ class Engine:
         self.member_id = member_id
         self._cluster = cluster
         self._on_event, self._on_change, self._on_care = on_event, on_change, on_care
-        self._on_failure = on_failure
         self._outboxes: dict[str, Any] = {}
         self._making = threading.Lock()
         self._waiting: dict[int, Callable[[Answer], None]] = {}
@@ -84,20 +82,25 @@ class Engine:
         self._unwritten = 0
         self._care_at = 0
         self._seen: tuple[Any, ...] = ()
+        self._learning: Any = None         # the subscription to the learners' broadcast
         self._not_leading = threading.Event()
 
     # Life --------------------------------------------------------------------------------------
-    def begin(self, directory: Path, bootstrap: str, listed: tuple[str, ...], timing: Timing) -> None:
+    def begin(self, directory: Path, bootstrap: str, listed: tuple[str, ...], timing: Timing,
+              policy: Policy) -> None:
         """Open the data directory and take part; raise StorageError."""
         storage = Storage(directory, self.member_id, lambda: secrets.randbits(63))
-        self.loop.call(lambda: self._begin(storage, bootstrap, listed, timing), CALL_TIMEOUT)
+        self.loop.call(lambda: self._begin(storage, bootstrap, listed, timing, policy), CALL_TIMEOUT)
 
-    def _begin(self, storage: Storage, bootstrap: str, listed: tuple[str, ...], timing: Timing) -> None:
+    def _begin(self, storage: Storage, bootstrap: str, listed: tuple[str, ...], timing: Timing,
+               policy: Policy) -> None:
         self._storage = storage
-        self._writer = Writer(storage, self._written)
+        self._writer = Writer(storage, self._written, self._disk_changed)
         self.member = ClusterMember(
             storage.me, storage.cluster_id, bootstrap, listed, timing,
-            random.Random(secrets.randbits(64)), now(), storage.hard_state, tuple(storage.entries))
+            random.Random(secrets.randbits(64)), now(), storage.hard_state, tuple(storage.entries),
+            storage.snapshot, policy)
+        storage.entries.clear()  # they are the member's now
         self._unwritten, self._seen = 0, ()
         self._inboxes = [
             self.node.create_subscription(ClusterPacket, self._topic(name), self._on_packet, INBOX)
@@ -107,8 +110,8 @@ class Engine:
         """Hand over leadership where there is somebody to take it, and stop taking part."""
         if self.member is None:
             return
-        self.loop.call(self.member.hand_over, CALL_TIMEOUT)
-        self._not_leading.wait(HAND_OVER_TIMEOUT)
+        if self.loop.call(self.member.hand_over, CALL_TIMEOUT):
+            self._not_leading.wait(HAND_OVER_TIMEOUT)
         self.loop.call(self._end, CALL_TIMEOUT)
 
     def _end(self) -> None:
@@ -120,6 +123,7 @@ class Engine:
             answer(Answer(Code.OUTCOME_UNKNOWN, 'the cluster node was deactivated meanwhile: '
                           'repeat it with the same request_id'))
         self._waiting.clear()
+        self._listen(False)
         for subscription in self._inboxes:
             self.node.destroy_subscription(subscription)
         for publisher in self._outboxes.values():
@@ -147,6 +151,21 @@ class Engine:
             return
         self.member.receive(packet, now())
 
+    def read(self, patience: int, answer: Callable[[Answer], None]) -> None:
+        """Call `answer` when the applied state holds all that was acknowledged before this call."""
+        assert self.member is not None
+        self._waiting[self.member.read(patience, now())] = answer
+
+    def remove(self, member_id: str, patience: int, answer: Callable[[Answer], None]) -> None:
+        """Remove a robot from the cluster; raise Invalid where that cannot be."""
+        assert self.member is not None
+        self._waiting[self.member.remove(member_id, patience, now())] = answer
+
+    def transfer(self, to: str, patience: int, answer: Callable[[Answer], None]) -> None:
+        """Let the leader hand over; raise Invalid where that cannot be."""
+        assert self.member is not None
+        self._waiting[self.member.transfer(to, patience, now())] = answer
+
     def submit(self, operation: Operation, request: RequestId | None, patience: int,
                answer: Callable[[Answer], None]) -> None:
         """Hand a client's request to the core; `answer` is called once, on this thread."""
@@ -167,11 +186,11 @@ class Engine:
             self._answer(effects)  # before the followers are told, which nobody waits for
         for packet in effects.packets:
             self._send(packet)
-        if effects.record or (effects.packets_when_durable and self._unwritten):
+        if effects.record or (effects.packets_when_durable and self._unwritten and not member.disk_problem):
             assert self._writer is not None
             self._unwritten += 1
             self._writer.submit(effects.record, effects)
-        else:
+        elif not member.disk_problem:  # else what these promise cannot be kept
             for packet in effects.packets_when_durable:
                 self._send(packet)
         if effects.record:
@@ -196,6 +215,7 @@ class Engine:
         if seen != self._seen:
             self._seen = seen
             self._on_change()
+            self._listen(raft is not None and not raft.configuration.may_vote(member.me))
             if raft is not None:
                 # A publisher made when it is first needed loses its first messages to discovery;
                 # an election cannot wait for that. Learners are reached by the leader only.
@@ -205,6 +225,23 @@ class Engine:
             self._not_leading.clear()
         else:
             self._not_leading.set()
+
+    def _listen(self, learns: bool) -> None:
+        """Follow the broadcast for learners, as one of them only."""
+        if learns and self._learning is None:
+            self._learning = self.node.create_subscription(
+                ClusterPacket, self._topic('_learners'), self._on_packet, INBOX)
+        elif not learns and self._learning is not None:
+            self.node.destroy_subscription(self._learning)
+            self._learning = None
+
+    def _disk_changed(self, error: OSError | None) -> None:
+        """Learn on the writer's thread that the disk takes nothing, or does again."""
+        def change() -> None:
+            if self.member is not None:
+                self.member.disk_stalled(str(error) if error else '', now())
+                self._on_change()
+        self.loop.call_soon(change)
 
     def _written(self, batch: list[object], error: Exception | None) -> None:
         """Learn on the writer's thread what became durable."""
@@ -221,8 +258,7 @@ class Engine:
 
     def _durable(self, batch: list[object], error: Exception | None) -> None:
         if error is not None:
-            self._on_failure(error)
-            return
+            raise error  # ends the loop, and with it the process
         self._unwritten -= len(batch)
         last: Entry | None = None
         for effects in batch:
@@ -232,7 +268,8 @@ class Engine:
             self.member.persisted(last, now())
 
     def _send(self, packet: protocol.Packet) -> None:
-        outbox = self._outbox(packet.receiver.id or '_hello')
+        to_all = '_hello' if isinstance(packet.body, protocol.Hello) else '_learners'
+        outbox = self._outbox(packet.receiver.id or to_all)
         outbox.publish(ClusterPacket(data=array('B', protocol.encode(packet))))
 
     def _outbox(self, name: str) -> Any:

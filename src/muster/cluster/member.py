@@ -8,51 +8,63 @@ Packets, requests and time go in; `take_effects` hands out what the shell must d
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
+from typing import cast
 
 from muster.cluster.bootstrap import Ask, Bootstrap, Found, Heard
-from muster.cluster.protocol import Body, EVERYBODY, Forward, Hello, Join, JoinRefused, Packet
+from muster.cluster.caretaker import Care, Caretaker, with_voters
+from muster.cluster.protocol import (
+    Body,
+    EVERYBODY,
+    Forward,
+    Hello,
+    Join,
+    JoinRefused,
+    Packet,
+    Read,
+    ReadAt,
+    Remove,
+    Transfer,
+)
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import Raft, Timing
-from muster.cluster.raft.membership import admitted, next_voters
+from muster.cluster.raft.membership import admitted, incarnations
 from muster.cluster.raft.types import (
     Append,
+    AppendReply,
     BLANK,
     Entry,
     HardState,
     Kind,
     Member,
+    Message,
     Refused,
     Role,
+    Snapshot,
+    SnapshotChunk,
     VoteRequest,
 )
+from muster.cluster.requests import batches, Pending, PendingRead, Requests
 from muster.cluster.state.commands import (
     Abandon,
-    Acquire,
     Answer,
     Code,
-    Command,
     decode,
+    Health,
     Invalid,
     Operation,
 )
-from muster.cluster.state.events import Event
+from muster.cluster.state.events import Event, EventType
 from muster.cluster.state.locks import RequestId
 from muster.cluster.state.machine import StateMachine
-from muster.cluster.state.sessions import MEMBER_PREFIX
 
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND
-#: Requests of clients in flight at one member; less than the window of a session.
-MAX_PENDING = 512
 #: Entries that a leader has appended and not yet committed; beyond it new commands wait.
 MAX_UNCOMMITTED = 4096
-#: Bytes of commands in one Forward.
-MAX_FORWARD_BYTES = 32 * 1024
-#: A learner that lacks no more entries than this has caught up.
-CAUGHT_UP = 64
 #: How often a member without a cluster says Hello, and one with a cluster.
 HELLO_WAITING, HELLO_SETTLED = 200 * MILLISECOND, SECOND
 #: How long a restarted member tries to end the waits that its earlier run served.
@@ -60,19 +72,32 @@ ABANDON_PATIENCE = 3600 * SECOND
 #: How long a problem is reported after it was last seen.
 PROBLEM_LIFETIME = 5 * SECOND
 MAX_HEARD = 1000
+#: Ordinal of a GAP: behind every event of its revision.
+LAST_ORDINAL = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a member looks after its cluster and its log."""
+
+    care: Care = field(default_factory=Care)
+    compact_after: int = 20_000           # entries between two snapshots
+    compact_bytes: int = 16 << 20         # or bytes of commands
 
 
 @dataclass
 class Record:
-    """What must become durable, in this order."""
+    """What must become durable: a snapshot with the log behind it first, then the rest in this order."""
 
     cluster_id: str = ''             # the member belongs to this cluster from now on
     hard_state: HardState | None = None
     entries: list[Entry] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    tail: list[Entry] = field(default_factory=list)   # the log behind the snapshot
 
     def __bool__(self) -> bool:
         """Return whether there is anything to write."""
-        return bool(self.cluster_id or self.hard_state or self.entries)
+        return bool(self.entries or self.hard_state or self.cluster_id or self.snapshot)
 
 
 @dataclass
@@ -87,17 +112,13 @@ class Effects:
 
 
 @dataclass
-class _Pending:
-    """A request whose answer is outstanding."""
+class _Wish:
+    """An operator's wish that the leader must grant: to remove `id`, or to hand over to it."""
 
-    command: bytes
+    body: Remove | Transfer
     deadline: int
-    tickets: list[int]
-    wait: int = 0
-    proposed: int = 0         # how often it left this member
-    queued: bool = False      # it was applied and waits for its lock
+    led_by: Member | None
     sent_at: int = 0
-    sent_to: tuple[Member | None, int] = (None, -1)   # leader and term
 
 
 class ClusterMember:
@@ -105,26 +126,36 @@ class ClusterMember:
 
     def __init__(self, me: Member, cluster_id: str, bootstrap: str, listed: tuple[str, ...],
                  timing: Timing, generator: Random, now: int,
-                 hard_state: HardState = BLANK, entries: tuple[Entry, ...] = ()) -> None:
-        """Begin from what the data directory holds; `cluster_id` is empty for an empty one."""
+                 hard_state: HardState = BLANK, entries: tuple[Entry, ...] = (),
+                 snapshot: Snapshot | None = None, policy: Policy = Policy()) -> None:
+        """
+        Begin from what the data directory holds; `cluster_id` is empty for an empty one.
+
+        Raise Invalid where the snapshot is of a version that is not known here.
+        """
         self.me, self.cluster_id = me, cluster_id
-        self.machine = StateMachine()
+        self.machine = StateMachine.restored(snapshot.data) if snapshot else StateMachine()
         self.raft: Raft | None = None
-        self._timing, self._random = timing, generator
+        self.disk_problem = ''
+        self._timing, self._random, self._policy = timing, generator, policy
         self._bootstrap = Bootstrap(me, bootstrap, listed, now)
         self._heard: dict[str, Heard] = {}
-        self._pending: dict[RequestId, _Pending] = {}
-        self._unsent: list[_Pending] = []          # taken in since the last effects were taken
-        self._unsent_at = now
-        self._run = generator.getrandbits(63)
-        self._session = f'{MEMBER_PREFIX}{me.id}/{self._run:016x}'
-        self._sequence = self._ticket = 0
+        self._requests = Requests(me, timing.election_max, generator)
+        self._unsent: list[Pending] = []           # taken in since the last effects were taken
+        self._unsent_reads: list[PendingRead] = []
+        self._now = now
+        self._wishes: dict[int, _Wish] = {}
         self._problems: dict[str, tuple[str, int]] = {}
         self._hello_at = now
-        self._expire_at = 0
+        self._caretaker: Caretaker | None = None   # while it leads
+        self._orphaned: list[Operation] = []       # to be announced again when this member counts as alive
+        self._bytes = 0                            # of commands since the last snapshot
+        # Events of the log that is on disk may have been told by an earlier run.
+        first = snapshot.index + 1 if snapshot else 1
+        self._gap = (first, first + len(entries) - 1)
         self._effects = Effects()
         if cluster_id:
-            self.raft = Raft(me, timing, generator, now, hard_state, entries)
+            self.raft = Raft(me, timing, generator, now, hard_state, entries, snapshot)
             self.submit(Abandon(), None, ABANDON_PATIENCE, now)
 
     # What it tells -----------------------------------------------------------------------------
@@ -141,40 +172,54 @@ class ClusterMember:
     @property
     def pending(self) -> int:
         """Return how many requests are outstanding."""
-        return len(self._pending)
+        return len(self._requests)
 
     def problems(self, now: int) -> list[str]:
         """Return what an operator must look at, in words."""
         self._problems = {k: v for k, v in self._problems.items() if now - v[1] < PROBLEM_LIFETIME}
-        return [text for text, _ in self._problems.values()]
+        disk = [f'the log cannot be written ({self.disk_problem}): this member takes nothing in until '
+                'it can'] if self.disk_problem else []
+        return disk + [text for text, _ in self._problems.values()]
 
     def reachable(self, member: Member, now: int) -> bool:
-        """Return whether a message from a member came within the last election time-out."""
+        """Return whether this member has heard of another lately; of a learner the leader knows."""
         if member == self.me:
             return True
-        window = max(self._timing.election_max, 2 * HELLO_SETTLED)
         heard = self._heard.get(member.id)
-        return heard is not None and heard.member == member and now - heard.at < window
+        window = max(self._timing.election_max, 2 * HELLO_SETTLED)
+        if heard is not None and heard.member == member and now - heard.at < window:
+            return True
+        known = self.machine.members.get(member.id)
+        return self.raft is not None and member in self.raft.configuration.learners and \
+            known is not None and known.health == Health.ALIVE
 
     def next_deadline(self) -> int:
         """Return when `advance` must be called at the latest."""
-        due = [self._hello_at]
+        due = self._hello_at
         if self.raft:
-            due.append(self.raft.next_deadline())
-            clock = self._clock_due()
-            if clock is not None:
-                due.append(clock)
-        if self._pending:
-            due.append(self._expire_at)
-        return min(due)
+            due = min(due, self.raft.next_deadline())
+            if self._caretaker is not None:
+                due = min(due, self._caretaker.due)
+                clock = self._clock_due()
+                if clock is not None:
+                    due = min(due, clock)
+        if len(self._requests) or self._wishes:
+            due = min(due, self._requests.expire_at)
+        return due
 
     def take_effects(self) -> Effects:
         """Return what is to be done, once; requests that came since the last time go together."""
         if self._unsent:
-            self._send_pending(self._unsent, self._unsent_at)
+            self._send_commands(self._unsent, self._now)
             self._unsent.clear()
+        if self._unsent_reads:
+            self._send_reads(self._unsent_reads, self._now)
+            self._unsent_reads.clear()
         self._carry_out_raft()
+        if self._wishes:
+            self._look_at_wishes()
         effects, self._effects = self._effects, Effects()
+        effects.answers += self._requests.take_answers()
         return effects
 
     # Requests of clients -----------------------------------------------------------------------
@@ -185,96 +230,170 @@ class ClusterMember:
         `patience` is how long, in nanoseconds, a confirmation is waited for before the answer is
         NO_QUORUM (it never left this member) or OUTCOME_UNKNOWN. The operation is checked already.
         """
-        self._ticket += 1
-        if request is None:
-            self._sequence += 1
-            request = self._session, self._sequence
-        pending = self._pending.get(request)
-        if pending is None and len(self._pending) >= MAX_PENDING:
-            self._effects.answers.append((self._ticket, Answer(
-                Code.BUSY, f'{MAX_PENDING} requests are in flight here already: try again')))
-        elif pending is None:
-            wait = operation.wait if isinstance(operation, Acquire) else 0
-            command = Command(operation, request, self.me.id, self._run).encode()
-            pending = self._pending[request] = _Pending(command, now + patience, [self._ticket], wait)
-            if len(self._pending) == 1:
-                self._expire_at = now + self._timing.election_max
+        if self.disk_problem:
+            ticket = self._requests.new_ticket()
+            self._requests.answers.append((ticket, Answer(
+                Code.STORAGE, f"the disk of '{self.me.id}' takes nothing ({self.disk_problem}): ask another "
+                'robot, or make room')))
+            return ticket
+        ticket, pending = self._requests.add(operation, request, patience, now)
+        if pending is not None:
             self._unsent.append(pending)
-            self._unsent_at = now
-        else:
-            pending.tickets.append(self._ticket)
-        return self._ticket
+            self._now = now
+        return ticket
 
-    def _send_pending(self, requests: Iterable[_Pending], now: int) -> None:
-        """Propose or forward those requests that have not reached the present leader yet."""
+    def read(self, patience: int, now: int) -> int:
+        """
+        Ask for a linearizable read; it is answered OK when the applied state may be read.
+
+        The state then holds everything that was acknowledged to anybody before this call.
+        """
+        ticket, read = self._requests.add_read(patience, now)
+        if read is not None:
+            self._unsent_reads.append(read)
+            self._now = now
+        return ticket
+
+    def remove(self, member_id: str, patience: int, now: int) -> int:
+        """Ask the leader to remove a robot from the cluster; raise Invalid where that cannot be."""
+        raft = self.raft
+        try:
+            if raft is None or not incarnations(raft.configuration, member_id):
+                raise Invalid(f"'{member_id}' is no member of this cluster: see the members in get_status")
+        except ValueError as error:
+            raise Invalid(str(error)) from error
+        return self._wish(Remove(member_id), patience, now)
+
+    def transfer(self, to: str, patience: int, now: int) -> int:
+        """Ask the leader to hand over to a voter, or with an empty `to` to whom it likes."""
+        raft = self.raft
+        voters = {m.id for m in raft.configuration.voters} if raft else set()
+        if to and to not in voters:
+            raise Invalid(f"'{to}' does not vote in this cluster: give one of {', '.join(sorted(voters))}")
+        if len(voters) < 2:
+            raise Invalid('there is no other voter to hand over to')
+        return self._wish(Transfer(to), patience, now)
+
+    def _wish(self, body: Remove | Transfer, patience: int, now: int) -> int:
+        ticket = self._requests.new_ticket()
+        self._wishes[ticket] = _Wish(body, now + patience, self.raft.leader if self.raft else None)
+        self._requests.expire_at = min(self._requests.expire_at, now)
+        return ticket
+
+    def _pursue_wishes(self, now: int) -> None:
+        """Tell the leader what is wished, again and again until it is so or the patience is over."""
+        for ticket, wish in list(self._wishes.items()):
+            if now >= wish.deadline:
+                del self._wishes[ticket]
+                self._requests.answers.append((ticket, Answer(
+                    Code.OUTCOME_UNKNOWN, 'not confirmed in time: it may still take effect; see get_status')))
+            elif self.raft is not None and self.raft.leader is not None and \
+                    now - wish.sent_at >= self._timing.election_max:
+                wish.sent_at = now
+                if self.leads:
+                    self._grant(wish.body, now)
+                else:
+                    self._send(self.raft.leader, wish.body)
+
+    def _grant(self, body: Remove | Transfer, now: int) -> None:
+        """Do as leader what an operator wishes, where it can be done now."""
+        raft = self.raft
+        assert raft is not None
+        if isinstance(body, Remove):
+            voters, learners = raft.configuration.voters, raft.configuration.learners
+            with suppress(ValueError):
+                leaving = incarnations(raft.configuration, body.id)
+                if leaving:
+                    self._change(voters - leaving, learners - leaving, now, leaving)
+        elif body.to != self.me.id:
+            to = next((m for m in raft.configuration.voters if m.id == body.to), None)
+            if to is not None or not body.to:
+                raft.transfer_leadership(to)
+
+    def _look_at_wishes(self) -> None:
+        """Answer the wishes that have come true."""
+        raft = self.raft
+        if raft is None:
+            return
+        for ticket, wish in list(self._wishes.items()):
+            if isinstance(wish.body, Remove):
+                done = raft.configuration_committed and not raft.configuration.joint and \
+                    all(m.id != wish.body.id for m in raft.configuration.members)
+            else:
+                done = raft.leader is not None and (
+                    raft.leader.id == wish.body.to if wish.body.to else raft.leader != wish.led_by)
+            if done:
+                del self._wishes[ticket]
+                self._requests.answers.append((ticket, Answer(Code.OK)))
+
+    def _send_commands(self, candidates: Iterable[Pending], now: int) -> None:
+        """Propose or forward those commands that have not reached the present leader yet."""
         if self.raft is None or self.raft.leader is None:
             return
         target = (self.raft.leader, self.raft.term)
-        batch: list[bytes] = []
-        for pending in requests:
-            again = pending.sent_to != target or \
-                (not self.leads and now - pending.sent_at >= self._timing.election_max)
-            # After its deadline a copy could be executed when the session that would notice is over.
-            if pending.queued or not again or now >= pending.deadline:
-                continue
+        forwarded: list[bytes] = []
+        for pending in self._requests.due(candidates, target, now):
             if self.leads:
-                if not self._propose(pending.command, now):
+                if self._propose(pending.command, now) is None:
                     break
             else:
-                batch.append(pending.command)
-            pending.proposed += 1
+                forwarded.append(pending.command)
+            pending.proposed = True
             pending.sent_to, pending.sent_at = target, now
-        for commands in _batches(batch):
+        for commands in batches(forwarded):
             self._send(self.raft.leader, Forward(commands))
 
-    def _propose(self, command: bytes, now: int) -> bool:
+    def _send_reads(self, candidates: Iterable[PendingRead], now: int) -> None:
+        """Ask the present leader how far must be applied for these reads."""
+        if self.raft is None or self.raft.leader is None:
+            return
+        due = self._requests.due_reads(candidates, (self.raft.leader, self.raft.term), now)
+        if self.leads:
+            for read in due:
+                self.raft.read((self.me, read.ticket))
+        elif due:
+            self._send(self.raft.leader, Read(tuple(read.ticket for read in due)))
+
+    def _send_outstanding(self, now: int) -> None:
+        self._send_commands(list(self._requests.commands.values()), now)
+        self._send_reads(list(self._requests.reads.values()), now)
+
+    def _propose(self, command: bytes, now: int) -> Entry | None:
         raft = self.raft
         assert raft is not None
         if raft.log.last_index - raft.commit >= MAX_UNCOMMITTED:
-            return False
+            return None
         try:
-            raft.propose(Kind.COMMAND, command, now)
+            return raft.propose(Kind.COMMAND, command, now)
         except Refused:
-            return False
-        return True
-
-    def _expire_pending(self, now: int) -> None:
-        for request, pending in list(self._pending.items()):
-            if now >= pending.deadline:
-                self._finish(request, Answer(
-                    Code.OUTCOME_UNKNOWN, 'not confirmed in time: it may still take effect; '
-                    'repeat it with the same request_id') if pending.proposed else Answer(
-                    Code.NO_QUORUM, 'no leader is known, too few members of the cluster can be '
-                    'reached; nothing was changed'))
-        retry = now + self._timing.election_max
-        self._expire_at = min([retry, *(p.deadline for p in self._pending.values())])
-
-    def _finish(self, request: RequestId, answer: Answer) -> None:
-        pending = self._pending.pop(request, None)
-        if pending is not None:
-            self._effects.answers += [(ticket, answer) for ticket in pending.tickets]
+            return None
 
     # Time --------------------------------------------------------------------------------------
     def advance(self, now: int) -> None:
         """Do what is due at `now`."""
+        self._now = now
         if now >= self._hello_at:
             self._say_hello(now)
         if self.raft is not None:
             before = self.raft.leader, self.raft.term
             self.raft.advance(now)
             self._greet_leader(before, now)
-            clock = self._clock_due()
-            if clock is not None and now >= clock:
-                self.raft.propose(Kind.CLOCK, b'', now)
-        if self._pending and now >= self._expire_at:
-            self._send_pending(self._pending.values(), now)
-            self._expire_pending(now)
+            if self._caretaker is not None:
+                if now >= self._caretaker.due:
+                    self._tend(self._caretaker, now)
+                clock = self._clock_due()
+                if clock is not None and now >= clock:
+                    self.raft.propose(Kind.CLOCK, b'', now)
+        if (len(self._requests) or self._wishes) and now >= self._requests.expire_at:
+            self._send_outstanding(now)
+            self._pursue_wishes(now)
+            self._requests.expire(now)
 
     def _clock_due(self) -> int | None:
         """When the leader must append an entry so that cluster time goes on (while leases run)."""
         raft = self.raft
-        if raft is None or not self.leads or raft.commit < raft.log.last_index \
-                or self.machine.applied < raft.commit or raft.transferring:
+        if raft is None or raft.role != Role.LEADER or raft.commit < raft.log.last_index \
+                or self.machine.applied < raft.commit or raft.transferring or raft.stalled:
             return None
         interval = self.machine.clock_interval()
         return None if interval is None else raft.last_stamped + interval
@@ -282,16 +401,34 @@ class ClusterMember:
     def _say_hello(self, now: int) -> None:
         base = HELLO_SETTLED if self.raft else HELLO_WAITING
         self._hello_at = now + base - self._random.randint(0, base // 5)
-        hello = Hello((), False, self.leader) if self.raft else self._bootstrap.hello
-        self._send(EVERYBODY, hello)
         if self.raft is None:
+            self._send(EVERYBODY, self._bootstrap.hello)
             self._look_for_cluster(now)
-        elif self.raft.leader is None:
+            return
+        if self.raft.leader is None or self.raft.configuration.may_vote(self.me):
+            # A learner that hears its leader is silent: a hundred greetings a second would cost
+            # everybody more than the consensus does.
+            self._send(EVERYBODY, Hello((), False, self.leader))
+        if self.raft.leader is None:
             # The entry that took this member in may have been lost with its leader.
             self._ask(self.cluster_id, (h.member for h in self._heard.values()
                                         if h.cluster_id == self.cluster_id))
-        else:
-            self._tend_membership(now)
+
+    # The disk ----------------------------------------------------------------------------------
+    def disk_stalled(self, problem: str, now: int) -> None:
+        """
+        Learn that the disk takes nothing, or with an empty text that it does again.
+
+        A member without a disk takes nothing in, hands over where it leads, and still answers what
+        the applied state can answer.
+        """
+        self.disk_problem = problem
+        if self.raft is not None:
+            self.raft.stall(bool(problem))
+            if problem:
+                self.raft.transfer_leadership()
+            else:
+                self._send_outstanding(now)
 
     # Bootstrap ---------------------------------------------------------------------------------
     def _look_for_cluster(self, now: int) -> None:
@@ -323,6 +460,7 @@ class ClusterMember:
     # Messages ----------------------------------------------------------------------------------
     def receive(self, packet: Packet, now: int) -> None:
         """Take in a packet from the network; what is not for this member is dropped."""
+        self._now = now
         sender, body = packet.sender, packet.body
         if sender.id == self.me.id:
             if sender != self.me:
@@ -331,12 +469,15 @@ class ClusterMember:
             return
         if isinstance(body, Hello):
             self._on_hello(packet, body, now)
+        elif packet.receiver == EVERYBODY:
+            if self.raft is not None and packet.cluster_id == self.cluster_id and isinstance(body, Append):
+                self._step(sender, body, now, broadcast=True)
         elif packet.receiver != self.me:
             return  # meant for an earlier incarnation of this robot
         elif isinstance(body, JoinRefused):
             self._report('refused', body.reason, now)
         elif self.raft is None:
-            if isinstance(body, Append | VoteRequest):
+            if isinstance(body, Append | VoteRequest | SnapshotChunk):
                 # Whoever knows this incarnation learnt it from this member while it was empty,
                 # so no vote or entry that it could have forgotten was ever given under it.
                 self._adopt(packet.cluster_id, now)
@@ -360,23 +501,52 @@ class ClusterMember:
     def _on_cluster_message(self, packet: Packet, now: int) -> None:
         raft, sender, body = self.raft, packet.sender, packet.body
         assert raft is not None
-        if isinstance(body, Join):
+        if isinstance(body, Append | AppendReply):
+            self._step(sender, body, now)
+        elif isinstance(body, Join):
             self._on_join(sender, now)
-        elif isinstance(body, Forward):
+        elif isinstance(body, Forward | Read | Remove | Transfer):
             if self.leads and sender in raft.configuration.members:
-                for command in body.commands:
-                    if _well_formed(command) and not self._propose(command, now):
-                        return
+                self._on_request(sender, body, now)
+        elif isinstance(body, ReadAt):
+            self._requests.read_at(body.contexts, body.index, self.machine.applied)
         elif not isinstance(body, Hello | JoinRefused):
-            before = raft.leader, raft.term
-            raft.step(sender, body, now)
-            self._greet_leader(before, now)
+            self._step(sender, body, now)
+
+    def _step(self, sender: Member, message: Message, now: int, *, broadcast: bool = False) -> None:
+        raft = self.raft
+        assert raft is not None
+        before = raft.leader, raft.term
+        raft.step(sender, message, now, broadcast=broadcast)
+        self._greet_leader(before, now)
+        if isinstance(message, AppendReply) and self._caretaker is not None and \
+                (message.round or sender in raft.configuration.learners):
+            self._caretaker.heard(sender, now)
+
+    def _on_request(self, sender: Member, body: Forward | Read | Remove | Transfer, now: int) -> None:
+        """Serve as leader what another member asks for."""
+        raft = self.raft
+        assert raft is not None
+        if isinstance(body, Forward):
+            for command in body.commands:
+                entry = self._propose(command, now) if _well_formed(command) else None
+                if entry is not None:
+                    raft.expects(sender, entry.index)
+        elif isinstance(body, Read):
+            for context in body.contexts:
+                raft.read((sender, context))
+        else:
+            self._grant(body, now)
 
     def _greet_leader(self, before: tuple[Member | None, int], now: int) -> None:
-        """Send what is outstanding to a leader as soon as it is known."""
-        assert self.raft is not None
-        if (self.raft.leader, self.raft.term) != before:
-            self._send_pending(self._pending.values(), now)
+        """Send what is outstanding to a leader as soon as it is known, and begin as one."""
+        raft = self.raft
+        assert raft is not None
+        if (raft.leader, raft.term) == before:
+            return
+        self._caretaker = Caretaker(
+            self.me, self._policy.care, raft.configuration.members, now) if self.leads else None
+        self._send_outstanding(now)
 
     def _report(self, key: str, text: str, now: int) -> None:
         self._problems[key] = text, now
@@ -395,6 +565,11 @@ class ClusterMember:
         learners = admitted(raft.configuration, newcomer)
         if learners is None:
             return
+        if newcomer in raft.configuration.removed:
+            self._send(newcomer, JoinRefused(
+                f"'{newcomer.id}' was removed from the cluster: remove its data directory to let it join "
+                'anew'))
+            return
         since = now - 2 * self._timing.election_max
         if any(m.id == newcomer.id and p.heard >= since for m, p in raft.progress.items()):
             reason = f"the id '{newcomer.id}' is in use by a live member: rename one robot"
@@ -403,33 +578,46 @@ class ClusterMember:
             return
         self._change(raft.configuration.voters, learners, now)
 
-    def _tend_membership(self, now: int) -> None:
-        """Promote learners that have caught up, where the policy wants them."""
+    def _tend(self, caretaker: Caretaker, now: int) -> None:
+        """Look after the members, as their leader."""
         raft = self.raft
-        if raft is None or not self.leads or not raft.configuration.learners:
+        assert raft is not None
+        caretaker.begin_round(now)
+        if raft.stalled:
+            raft.transfer_leadership()
             return
-        since = now - 2 * self._timing.election_max
-        caught_up = frozenset(m for m, p in raft.progress.items()
-                              if p.heard >= since and p.match + CAUGHT_UP >= raft.commit)
-        voters = next_voters(raft.configuration, caught_up)
-        if voters is not None:
-            self._change(voters, raft.configuration.learners, now)
+        configuration, progress = raft.configuration, raft.progress
+        known = {m: self.machine.members[m.id].health for m in configuration.members
+                 if m.id in self.machine.members}
+        for change in caretaker.health_changes(configuration, known, now):
+            self.submit(change, None, SECOND, now)
+        voters = caretaker.wanted_voters(configuration, progress, raft.commit, now)
+        newcomers = (voters or configuration.voters) - configuration.voters
+        raft.attend(newcomers)
+        # One that is about to vote and has just lost its disk would take the majority with it: it must
+        # have answered within two heartbeats.
+        recent = now - 2 * self._timing.heartbeat
+        if voters is not None and all(progress[m].heard >= recent and not progress[m].probing
+                                      for m in newcomers):
+            self._change(voters, with_voters(configuration, voters), now)
 
-    def _change(self, voters: frozenset[Member], learners: frozenset[Member], now: int) -> None:
+    def _change(self, voters: frozenset[Member], learners: frozenset[Member], now: int,
+                removed: frozenset[Member] = frozenset()) -> None:
         assert self.raft is not None
-        try:
-            self.raft.change_configuration(voters, learners, now)
-        except Refused:
-            return  # the newcomer asks again, and the policy looks again
+        with suppress(Refused):  # the newcomer and the operator ask again, and the policy looks again
+            self.raft.change_configuration(voters, learners, now, removed)
 
-    def hand_over(self) -> None:
-        """Give leadership to another voter, before this member stops."""
-        if self.raft:
-            self.raft.transfer_leadership()
+    def hand_over(self) -> bool:
+        """Give leadership away, before this member stops; return whether there is somebody to take it."""
+        if self.raft is None:
+            return False
+        self.raft.transfer_leadership()
+        return self.raft.transferring
 
     # Effects -----------------------------------------------------------------------------------
     def persisted(self, entry: Entry, now: int) -> None:
         """Learn that the log is durable up to this entry."""
+        self._now = now
         if self.raft:
             self.raft.persisted(entry, now)
 
@@ -440,41 +628,97 @@ class ClusterMember:
         if self.raft is None:
             return
         output = self.raft.take_output()
-        effects = self._effects
-        for source, packets in ((output.messages, effects.packets),
-                                (output.messages_when_durable, effects.packets_when_durable)):
-            packets += [Packet(self.cluster_id, self.me, e.to, e.message) for e in source]
-        effects.record.hard_state = output.hard_state or effects.record.hard_state
+        effects, me, cluster_id = self._effects, self.me, self.cluster_id
+        effects.packets += [Packet(cluster_id, me, e.to, e.message) for e in output.messages]
+        effects.packets += [Packet(cluster_id, me, EVERYBODY, append) for append in output.broadcast]
+        effects.packets_when_durable += [Packet(cluster_id, me, e.to, e.message)
+                                         for e in output.messages_when_durable]
+        if output.installed is not None:
+            self._install(output.installed)
+        if output.hard_state is not None:
+            effects.record.hard_state = output.hard_state
         effects.record.entries += output.entries
         for entry in output.committed:
             self._apply(entry)
+        if output.reads:
+            self._answer_reads(output.reads)
+        if output.committed:
+            self._requests.answer_reads(self.machine.applied)
+            self._compact_where_due()
+
+    def _answer_reads(self, reads: list[tuple[Hashable, int]]) -> None:
+        """Tell everybody who asked this leader how far must be applied."""
+        asked: dict[tuple[Member, int], list[int]] = {}
+        for context, index in reads:
+            requester, ticket = cast(tuple[Member, int], context)
+            asked.setdefault((requester, index), []).append(ticket)
+        for (requester, index), tickets in asked.items():
+            if requester == self.me:
+                self._requests.read_at(tickets, index, self.machine.applied)
+            else:
+                assert self.raft is not None
+                self.raft.expects(requester, index)
+                self._send(requester, ReadAt(tuple(tickets), index))
 
     def _apply(self, entry: Entry) -> None:
         applied = self.machine.apply(entry)
-        self._effects.events += applied.events
+        self._bytes += len(entry.data)
+        self._tell(entry.index, applied.events)
         for request, answer in applied.answers:
-            pending = self._pending.get(request)
-            if pending is None:
-                continue
-            if answer.code != Code.QUEUED:
-                self._finish(request, answer)
-            elif not pending.queued:
-                # From here on cluster time decides when the wait is over.
-                pending.queued = True
-                pending.deadline += pending.wait
+            self._requests.applied(request, answer)
+        self._orphaned += [operation for operation in applied.orphaned if operation.robot == self.me.id]
+        if self._orphaned and self.machine.members[self.me.id].health == Health.ALIVE:
+            for operation in self._orphaned:
+                self.submit(operation, None, ABANDON_PATIENCE, self._now)
+            self._orphaned.clear()
 
+    def _tell(self, index: int, events: Sequence[Event]) -> None:
+        """Report events, each at most once in the life of this member; a GAP stands for the others."""
+        first, last = self._gap
+        if index > last:
+            self._effects.events += events
+        elif index == last:
+            machine = self.machine
+            self._effects.events.append(Event(last, LAST_ORDINAL, EventType.GAP, machine.term, machine.time,
+                                              f'{first}..{last}', token=first))
 
-def _batches(commands: list[bytes]) -> list[tuple[bytes, ...]]:
-    """Split commands into messages of a bounded size."""
-    batches: list[list[bytes]] = []
-    room = 0
-    for command in commands:
-        if len(command) > room:
-            batches.append([])
-            room = MAX_FORWARD_BYTES
-        batches[-1].append(command)
-        room -= len(command) + 8
-    return [tuple(batch) for batch in batches]
+    # Snapshots ---------------------------------------------------------------------------------
+    def _compact_where_due(self) -> None:
+        """Let a snapshot stand for the log when it has become long."""
+        raft, policy = self.raft, self._policy
+        assert raft is not None
+        behind = raft.snapshot.index if raft.snapshot else 0
+        size = len(raft.snapshot.data) if raft.snapshot else 0
+        if raft.stalled or (self.machine.applied - behind < policy.compact_after and
+                            self._bytes < max(policy.compact_bytes, size)):
+            return
+        self._bytes = 0
+        # Followers that lag a little are brought up to date from what is kept of the log.
+        snapshot = raft.compact(self.machine.applied, self.machine.snapshot(), policy.compact_after // 4)
+        self._record(snapshot)
+
+    def _install(self, snapshot: Snapshot) -> None:
+        """Take over the state from the leader's snapshot: the entries up to there are not to be had."""
+        before = self.machine
+        self.machine = StateMachine.restored(snapshot.data)
+        first, last = self._gap
+        missed = before.applied + 1
+        self._gap = min(first, missed) if last >= missed else missed, snapshot.index
+        self._tell(snapshot.index, ())
+        # Where this member was declared dead in between, its announcements went.
+        kept = {service.name for service in self.machine.registry.find(robot=self.me.id)}
+        self._orphaned += [service.announcement() for service in before.registry.find(robot=self.me.id)
+                           if service.name not in kept]
+        self._requests.forget_queue()
+        self._bytes = 0
+        self._record(snapshot)
+
+    def _record(self, snapshot: Snapshot) -> None:
+        raft, record = self.raft, self._effects.record
+        assert raft is not None
+        record.snapshot = snapshot
+        record.tail = list(raft.log.slice(snapshot.index + 1, raft.log.last_index))
+        record.hard_state = HardState(raft.term, raft.vote)
 
 
 def _well_formed(command: bytes) -> bool:

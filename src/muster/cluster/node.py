@@ -3,6 +3,7 @@
 """The cluster node: elects a leader among the robots and keeps the fleet's locks."""
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from muster.cluster.bootstrap import MODES
 from muster.cluster.engine import Engine, now
+from muster.cluster.member import Policy
 from muster.cluster.raft.core import PROFILES, Timing
 from muster.cluster.services import event_message, Services
 from muster.cluster.state.events import Event
@@ -25,8 +27,9 @@ from rclpy.clock import Clock, ClockType
 #: The transport's thread must get the interpreter quickly from the node's (docs/cluster.md).
 SWITCH_INTERVAL = 0.0005
 SECOND = 1_000_000_000
-#: How often a node whose disk was full tries to go on, seconds.
+#: How often a node that found its disk full at the start tries again, seconds.
 RETRY_PERIOD = 2.0
+FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Age beyond which the engine's own report is stale, seconds.
 HEALTH_LIFETIME = 3.0
 #: Level, concern, message and values of one diagnostic.
@@ -96,8 +99,7 @@ class ClusterNode(ManagedNode):
         self._events = self.create_lifecycle_publisher(ClusterEvent, 'cluster/events', EVENTS)
         cluster = self.parameters['cluster']
         self._engine = Engine(self.context, self.get_namespace(), cluster, self.robot,
-                              self._publish_event, self._publish_status, self._look_after, self._failed,
-                              self._broken)
+                              self._publish_event, self._publish_status, self._look_after, self._broken)
         self._interface = Services(
             self._engine, self.get_fully_qualified_name(), cluster,
             lambda: int(self.parameters['request_timeout'] * SECOND),
@@ -109,10 +111,11 @@ class ClusterNode(ManagedNode):
         assert self._engine is not None
         try:
             self._engine.begin(self._directory(), self.parameters['bootstrap'],
-                               tuple(self.parameters['members']), self._timing)
+                               tuple(self.parameters['members']), self._timing, Policy())
         except StorageError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                self._retry.reset()
             raise ConfigurationError(str(error)) from error
-        self._retry.cancel()
 
     def deactivate(self) -> None:
         """Hand over leadership and stop voting; what is durable stays."""
@@ -156,29 +159,16 @@ class ClusterNode(ManagedNode):
         self._health = _health(self._engine), time.monotonic()
         self._publish_status()
 
-    def _failed(self, error: Exception) -> None:
-        """Stop taking part after the disk refused a write, and try again from what is durable."""
-        self.executor.create_task(self._fall_back, error)
-
     def _broken(self, error: Exception) -> None:
         """End the process: an error inside the transport leaves nothing to rely on but the disk."""
         def end() -> None:
             raise error
         self.executor.create_task(end)
 
-    def _fall_back(self, error: Exception) -> None:
-        self.get_logger().error(f'the log cannot be written: {error}. This member takes no part until it can')
-        if self.is_active:
-            self.trigger_deactivate()
-            self.failure = f'the log cannot be written: {error}'
-            self._retry.reset()
-
     def _try_again(self) -> None:
         self._retry.cancel()
         if not self.is_active and self._engine is not None:
             self.trigger_activate()
-            if not self.is_active:
-                self._retry.reset()
 
     # Diagnostics -------------------------------------------------------------------------------
     def concerns(self) -> list[DiagnosticStatus]:

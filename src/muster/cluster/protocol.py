@@ -13,6 +13,7 @@ The tag is empty until members authenticate one another; flags are 0. The body i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 import re
 import struct
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from muster.cluster.raft.types import (
     Kind,
     Member,
     Message,
+    SnapshotChunk,
+    SnapshotReply,
     TimeoutNow,
     Vote,
     VoteRequest,
@@ -37,6 +40,8 @@ VERSION = 1
 HEADER = struct.Struct('<2sBBB')
 #: Largest message on the wire.
 MAX_BYTES = 64 * 1024
+#: Largest snapshot that a member takes in.
+MAX_SNAPSHOT = 256 << 20
 #: Ids of members become names of topics; the receiver of a broadcast has none.
 MEMBER_ID = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
 
@@ -65,7 +70,33 @@ class JoinRefused(NamedTuple):
     reason: str
 
 
-Body = Message | Hello | Join | JoinRefused | Forward
+class Read(NamedTuple):
+    """A member asks the leader how far it must have applied to answer these reads (thesis 6.4)."""
+
+    contexts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAt:
+    """The leader's answer: as soon as `index` is applied."""
+
+    contexts: tuple[int, ...]
+    index: int
+
+
+class Remove(NamedTuple):
+    """An operator's request to remove a robot from the cluster; that it happened is seen in the log."""
+
+    id: str
+
+
+class Transfer(NamedTuple):
+    """An operator's request that the leader hands over, to whom it likes where `to` is empty."""
+
+    to: str
+
+
+Body = Message | Hello | Join | JoinRefused | Forward | Read | ReadAt | Remove | Transfer
 
 
 class Packet(NamedTuple):
@@ -79,7 +110,8 @@ class Packet(NamedTuple):
 
 EVERYBODY = Member('', 0)
 _KINDS: dict[int, Any] = {1: VoteRequest, 2: Vote, 3: Append, 4: AppendReply, 5: TimeoutNow,
-                          10: Hello, 11: Join, 12: Forward, 13: JoinRefused}
+                          6: SnapshotChunk, 7: SnapshotReply, 10: Hello, 11: Join, 12: Forward,
+                          13: JoinRefused, 14: Read, 15: ReadAt, 16: Remove, 17: Transfer}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
 
@@ -92,11 +124,14 @@ def encode(packet: Packet) -> bytes:
     body = packet.body
     fields: Sequence[Any]
     if isinstance(body, Append):
-        fields = (*body[:4], [(e.index, e.term, e.elapsed, int(e.kind), e.data) for e in body.entries])
+        fields = (*body[:4], [(e.index, e.term, e.elapsed, int(e.kind), e.data) for e in body.entries],
+                  body.round)
     elif isinstance(body, AppendReply):
-        fields = (body.term, body.accepted, body.index)
-    else:
+        fields = (body.term, body.accepted, body.index, body.round)
+    elif isinstance(body, tuple):
         fields = body
+    else:
+        fields = [getattr(body, field) for field in body.__slots__]
     return HEADER.pack(MAGIC, VERSION, 0, 0) + msgpack.packb(
         [packet.cluster_id, *packet.sender, *packet.receiver, _NUMBERS[type(body)], *fields])
 
@@ -131,10 +166,10 @@ def decode(data: bytes) -> Packet:
 
 def _body(kind: Any, fields: list[Any]) -> Any:
     if kind is Append:
-        term, previous_index, previous_term, commit, entries = fields
-        _check(int, term, previous_index, previous_term, commit)
+        term, previous_index, previous_term, commit, entries, number = fields
+        _check(int, term, previous_index, previous_term, commit, number)
         body = Append(term, previous_index, previous_term, commit,
-                      tuple(_entry(*row) for row in entries))
+                      tuple(_entry(*row) for row in entries), number)
         indexes = [e.index for e in body.entries]
         first = body.previous_index + 1
         if indexes != list(range(first, first + len(indexes))):
@@ -148,11 +183,27 @@ def _body(kind: Any, fields: list[Any]) -> Any:
         commands, = fields
         _check(bytes, *commands)
         return Forward(tuple(commands))
-    if kind is JoinRefused:
+    if kind is Read or kind is ReadAt:
+        contexts, *index = fields
+        _check(int, *contexts, *index)
+        return kind(tuple(contexts), *index)
+    if kind is SnapshotChunk:
+        return _chunk(*fields)
+    if kind in (JoinRefused, Remove, Transfer):
         _check(str, *fields)
     else:
         _check(int, *fields)  # bool is an int
     return kind(*fields)
+
+
+def _chunk(term: int, index: int, snapshot_term: int, configuration: bytes, size: int, offset: int,
+           data: bytes) -> SnapshotChunk:
+    _check(int, term, index, snapshot_term, size, offset)
+    _check(bytes, configuration, data)
+    Configuration.decode(configuration)
+    if size > MAX_SNAPSHOT or offset + len(data) > size:
+        raise ValueError(f'a chunk of a snapshot of {size} bytes at {offset}')
+    return SnapshotChunk(term, index, snapshot_term, configuration, size, offset, data)
 
 
 def _entry(index: int, term: int, elapsed: int, kind: int, data: bytes) -> Entry:

@@ -13,7 +13,6 @@ from muster.cluster.raft.types import Role
 from muster.cluster.state.commands import (
     Acquire,
     Answer,
-    Barrier,
     check_text,
     Code,
     Invalid,
@@ -141,11 +140,14 @@ class Services:
         reply(response)
 
     def _get_status(self, request: Any, response: Any, reply: Reply) -> None:
-        def fill(_: Answer) -> None:
+        def answer(given: Answer) -> None:
+            response.success = given.code == Code.OK
+            response.error_code, response.message = int(given.code), given.message
             response.status = self.status()
+            reply(response)
 
         if request.linearizable:
-            self._submit(Barrier(), '', response, reply, fill)
+            self._engine.read(self._patience(), answer)
             return
         response.success, response.status = True, self.status()
         reply(response)

@@ -10,17 +10,27 @@ import threading
 from muster.cluster.member import Record
 from muster.cluster.storage import Storage
 
+#: How often a disk that takes nothing is tried again, seconds.
+RETRY_PERIOD = 0.25
 #: Called on the writer's thread after a batch, with what was raised, None on success.
 Done = Callable[[list[object], Exception | None], None]
+#: Called on the writer's thread when the disk takes nothing, and with None when it does again.
+Stalled = Callable[[OSError | None], None]
 
 
 class Writer:
-    """Writes in the order of `submit`; after an error it writes nothing more."""
+    """
+    Writes in the order of `submit`.
 
-    def __init__(self, storage: Storage, done: Done) -> None:
-        """Start the thread; `done(tags, error)` reports each batch."""
-        self._storage, self._done = storage, done
+    A disk that takes nothing (full, or read-only) is tried again until it does: what waits is
+    neither dropped nor acknowledged. A failed sync ends the thread.
+    """
+
+    def __init__(self, storage: Storage, done: Done, stalled: Stalled) -> None:
+        """Start the thread; `done(tags, error)` reports each batch, `stalled(error)` a change of the disk."""
+        self._storage, self._done, self._stalled = storage, done, stalled
         self._queue: queue.SimpleQueue[tuple[Record, object] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name='write-ahead log', daemon=True)
         self._thread.start()
 
@@ -36,16 +46,34 @@ class Writer:
                 batch.append(self._queue.get())
             going_on = None not in batch
             work = [item for item in batch if item is not None]
-            if not work:
-                return
             try:
-                self._storage.write([record for record, _ in work])
+                if not self._write([record for record, _ in work]):
+                    return
             except Exception as error:  # whatever it was, nothing of the batch may be acknowledged
                 self._done([], error)
                 return
-            self._done([tag for _, tag in work], None)
+            if work:
+                self._done([tag for _, tag in work], None)
+
+    def _write(self, records: list[Record]) -> bool:
+        """Write until the disk takes it; return False where the writer is closed before."""
+        stalled = False
+        while True:
+            try:
+                self._storage.write(records)
+            except OSError as error:
+                if not stalled:
+                    self._stalled(error)
+                stalled = True
+                if self._closing.wait(RETRY_PERIOD):
+                    return False
+                continue
+            if stalled:
+                self._stalled(None)
+            return True
 
     def close(self) -> None:
-        """Finish what was submitted and end the thread."""
+        """Finish what was submitted, unless the disk takes nothing, and end the thread."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join()

@@ -11,6 +11,10 @@ import msgpack
 from muster.cluster.raft.types import Member
 
 
+#: Removed incarnations that are remembered.
+MAX_REMOVED = 256
+
+
 @dataclass(frozen=True)
 class Configuration:
     """
@@ -18,12 +22,13 @@ class Configuration:
 
     While `outgoing` is not empty the configuration is joint (Raft paper, section 6): every
     decision needs a majority of `voters` and a majority of `outgoing`. Learners receive the log
-    and decide nothing.
+    and decide nothing. Whom an operator has `removed` is not taken in again.
     """
 
     voters: frozenset[Member] = frozenset()
     outgoing: frozenset[Member] = frozenset()
     learners: frozenset[Member] = frozenset()
+    removed: frozenset[Member] = frozenset()
 
     @property
     def joint(self) -> bool:
@@ -57,19 +62,22 @@ class Configuration:
         stored = sorted((match.get(member, 0) for member in group), reverse=True)
         return stored[len(group) // 2]
 
-    def changed_to(self, voters: Iterable[Member], learners: Iterable[Member]) -> Configuration:
+    def changed_to(self, voters: Iterable[Member], learners: Iterable[Member],
+                   removed: Iterable[Member] = ()) -> Configuration:
         """Return the entry that begins a change: joint where the voters differ."""
         voters, learners = frozenset(voters), frozenset(learners)
         outgoing = self.voters if voters != self.voters else frozenset()
-        return Configuration(voters, outgoing, learners - voters)
+        remembered = sorted(self.removed)[:MAX_REMOVED - 1] if removed else self.removed
+        return Configuration(voters, outgoing, learners - voters, frozenset((*remembered, *removed)))
 
     def settled(self) -> Configuration:
         """Return the entry that ends a joint configuration."""
-        return Configuration(self.voters, frozenset(), self.learners)
+        return Configuration(self.voters, frozenset(), self.learners, self.removed)
 
     def encode(self) -> bytes:
         """Return the same bytes for the same configuration."""
-        return msgpack.packb([sorted(group) for group in (self.voters, self.outgoing, self.learners)])
+        return msgpack.packb([sorted(group) for group in (
+            self.voters, self.outgoing, self.learners, self.removed)])
 
     @staticmethod
     def decode(data: bytes) -> Configuration:

@@ -6,19 +6,22 @@ The state machine of one member: elections, replication and membership.
 It holds no clock, thread, file or socket. Time comes in as nanoseconds of any steady clock;
 `take_output` hands out what is to be done, and this contract goes with it:
 
-1. `messages` may be sent at once, in parallel with the disk.
-2. `hard_state` and then `entries` must be durable, in the order of the outputs, before
+1. `messages` and `broadcast` may be sent at once, in parallel with the disk: they promise nothing.
+2. `installed`, `hard_state` and then `entries` must be durable, in the order of the outputs, before
    `messages_when_durable` are sent and `persisted` is called.
-3. `committed` entries may be applied at once: a quorum has them on disk.
+3. `installed` replaces the applied state; then `committed` entries may be applied at once: a quorum
+   has them on disk.
+4. A read in `reads` may be answered as soon as all up to its index is applied.
 """
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.log import Log
-from muster.cluster.raft.progress import Progress
+from muster.cluster.raft.progress import MAX_IN_FLIGHT, Progress
 from muster.cluster.raft.types import (
     Append,
     AppendReply,
@@ -31,14 +34,25 @@ from muster.cluster.raft.types import (
     Message,
     Refused,
     Role,
+    Snapshot,
+    SnapshotChunk,
+    SnapshotReply,
     TimeoutNow,
     Vote,
     VoteRequest,
 )
 
-#: Data of the entries of one append; an envelope with its framing stays below 64 KiB.
+#: Data of the entries of one append, and of one chunk of a snapshot; an envelope with its framing
+#: stays below 64 KiB.
 MAX_APPEND_BYTES = 32 * 1024
 MILLISECOND = 1_000_000
+#: How long a follower that waits for nothing hears later of a commitment: while commands come
+#: one after the other, the next append carries it for free.
+NOTICE_DELAY = 3 * MILLISECOND
+#: How often a leader without news speaks to the learners that listen, and how often each reports.
+LEARNER_INTERVAL = 1000 * MILLISECOND
+#: How long a learner hears nothing before it forgets its leader.
+LEARNER_PATIENCE = 3 * LEARNER_INTERVAL
 
 
 @dataclass(frozen=True)
@@ -62,30 +76,49 @@ class Output:
     """What is to be done now; see the contract above."""
 
     messages: list[Envelope] = field(default_factory=list)
+    broadcast: list[Append] = field(default_factory=list)      # to all learners at once
+    installed: Snapshot | None = None
     hard_state: HardState | None = None
     entries: list[Entry] = field(default_factory=list)
     messages_when_durable: list[Envelope] = field(default_factory=list)
     committed: list[Entry] = field(default_factory=list)
+    reads: list[tuple[Hashable, int]] = field(default_factory=list)   # context and index
+
+
+@dataclass
+class _Incoming:
+    """A snapshot of which some chunks have come."""
+
+    index: int
+    term: int
+    size: int
+    data: bytearray = field(default_factory=bytearray)
 
 
 class Raft:
     """One member of the consensus."""
 
     def __init__(self, me: Member, timing: Timing, generator: Random, now: int,
-                 hard_state: HardState = BLANK, entries: tuple[Entry, ...] = ()) -> None:
+                 hard_state: HardState = BLANK, entries: tuple[Entry, ...] = (),
+                 snapshot: Snapshot | None = None) -> None:
         """Start as a follower from what is durable; everything else is forgotten."""
         self.me = me
         self.timing = timing
-        self.log = Log(entries)
+        self.snapshot = snapshot
+        self.log = Log(entries, snapshot.index, snapshot.term) if snapshot else Log(entries)
         self.term, self.vote = hard_state
         self.role = Role.FOLLOWER
         self.leader: Member | None = None
-        self.commit = 0
+        self.commit = self.log.base
+        self.stalled = False                      # the disk takes nothing: see `stall`
+        self.attended: frozenset[Member] = frozenset()
         self._random = generator
         self._durable = self.log.last_index
-        self._handed_out = 0                      # last committed index given to the outside
-        self._configurations = [(e.index, Configuration.decode(e.data))
-                                for e in entries if e.kind == Kind.CONFIGURATION]
+        self._handed_out = self.commit            # last committed index given to the outside
+        self._configurations = [(snapshot.index, Configuration.decode(snapshot.configuration))] \
+            if snapshot else []
+        self._configurations += [(e.index, Configuration.decode(e.data))
+                                 for e in entries if e.kind == Kind.CONFIGURATION]
         self._votes: dict[Member, bool] = {}
         self._pre = False                         # a candidate that only asks
         self._transfer_to: Member | None = None
@@ -94,6 +127,13 @@ class Raft:
         self._output = Output()
         self.progress: dict[Member, Progress] = {}
         self._stamped = 0                         # when the last entry was stamped, this term
+        self._round = 0                           # of heartbeats, this term
+        self._reads: list[tuple[int, Hashable]] = []     # the round that confirms it, and the context
+        self._notice_at: int | None = None
+        self._broadcast_at = self._broadcast_index = 0   # when next, and up to which entry it went
+        self._incoming: _Incoming | None = None
+        self._matched = 0                         # last index known to be the leader's, this term
+        self._report_at = now
         self._start_election_timer(now)
 
     # What is asked of it -----------------------------------------------------------------------
@@ -120,8 +160,15 @@ class Raft:
     def next_deadline(self) -> int:
         """Return when `advance` must be called at the latest."""
         if self.role == Role.LEADER:
-            return min(self._heartbeat_at, self._quorum_at)
-        return self._election_at
+            due = min(self._heartbeat_at, self._quorum_at)
+            if self._notice_at is not None:
+                due = min(due, self._notice_at)
+            return min(due, self._broadcast_at) if self.configuration.learners else due
+        return min(self._election_at, self._report_at) if self._reports else self._election_at
+
+    @property
+    def _reports(self) -> bool:
+        return self.leader is not None and self._matched > 0 and self.me in self.configuration.learners
 
     def propose(self, kind: Kind, data: bytes, now: int) -> Entry:
         """Append an entry to the leader's log; raise Refused where this is not the leader."""
@@ -129,10 +176,54 @@ class Raft:
             raise Refused('this member does not lead')
         if self._transfer_to is not None:
             raise Refused('leadership is being handed over')
+        if self.stalled:
+            raise Refused('the disk takes nothing')
         return self._append(kind, data, now)
 
-    def change_configuration(self, voters: frozenset[Member], learners: frozenset[Member],
-                             now: int) -> None:
+    def read(self, context: Hashable) -> None:
+        """
+        Ask up to which index a read that begins now must see; it comes as `reads`, or never.
+
+        ReadIndex (thesis 6.4): the leader answers when it has committed in its term and a quorum
+        has confirmed after this call that it leads still. Raise Refused where this is not the leader.
+        """
+        if self.role != Role.LEADER:
+            raise Refused('this member does not lead')
+        self._reads.append((self._round + 1, context))
+
+    def expects(self, member: Member, index: int) -> None:
+        """Tell a follower at once when this entry is committed: somebody waits for it there."""
+        if member in self.progress:
+            self.progress[member].awaits = index
+
+    def attend(self, learners: frozenset[Member]) -> None:
+        """Speak to these learners directly, and leave the others to the broadcast."""
+        self.attended = learners
+        for member in learners & self.progress.keys():
+            if self.progress[member].listening:
+                self.progress[member].probe()
+
+    def compact(self, index: int, data: bytes, retained: int) -> Snapshot:
+        """Let `data`, the state after an applied entry, stand for the log, but for the last `retained`."""
+        assert self.log.base < index <= self._handed_out, 'only what was applied can be compacted'
+        position = max(i for i, (at, _) in enumerate(self._configurations) if at <= index)
+        configuration = self._configurations[position][1]
+        self.snapshot = Snapshot(index, self.log.term(index), configuration.encode(), data)
+        self._configurations = self._configurations[position:]
+        self.log.compact(max(self.log.base, index - retained))
+        return self.snapshot
+
+    def stall(self, stalled: bool) -> None:
+        """
+        Learn that the disk takes nothing, or takes writes again.
+
+        A stalled member takes no new entries, gives no votes and stands for no election; one that
+        leads hands over.
+        """
+        self.stalled = stalled
+
+    def change_configuration(self, voters: frozenset[Member], learners: frozenset[Member], now: int,
+                             removed: frozenset[Member] = frozenset()) -> None:
         """Begin a change of the members; raise Refused while another is under way."""
         if not self.configuration_committed or self.configuration.joint:
             raise Refused('another change of the members is under way')
@@ -140,11 +231,12 @@ class Raft:
             # Otherwise two changes based on different committed ones could overlap
             # (Ongaro, raft-dev, July 2015, "bug in single-server membership changes").
             raise Refused('the leader has not committed in its term yet')
-        self.propose(Kind.CONFIGURATION, self.configuration.changed_to(voters, learners).encode(), now)
+        changed = self.configuration.changed_to(voters, learners, removed)
+        self.propose(Kind.CONFIGURATION, changed.encode(), now)
 
-    def transfer_leadership(self) -> None:
-        """Hand leadership to the voter that has most of the log, where there is one."""
-        others = [m for m in self.configuration.voters if m != self.me]
+    def transfer_leadership(self, to: Member | None = None) -> None:
+        """Hand leadership to a voter, without `to` to the one that has most of the log."""
+        others = [m for m in self.configuration.voters if m != self.me and to in (None, m)]
         if self.role != Role.LEADER or not others:
             return
         self._transfer_to = max(others, key=lambda m: (self.progress[m].match, m))
@@ -158,9 +250,15 @@ class Raft:
 
     def take_output(self) -> Output:
         """Return what is to be done, once; what was proposed since the last time goes together."""
-        for member in self.progress:
-            self._replicate(member)
+        if self._reads and self._reads[-1][0] > self._round:
+            self._begin_round(self.configuration.voters | self.configuration.outgoing)
+            self._confirm_reads()
+        for member, progress in self.progress.items():
+            if not progress.listening:
+                self._replicate(member, progress)
         output, self._output = self._output, Output()
+        assert not any(isinstance(e.message, Vote | AppendReply) for e in output.messages), \
+            'a promise goes out before it is durable'
         if (self.term, self.vote) != self._saved:
             self._saved = HardState(self.term, self.vote)
             output.hard_state = self._saved
@@ -172,21 +270,31 @@ class Raft:
     # Time --------------------------------------------------------------------------------------
     def advance(self, now: int) -> None:
         """Do what is due at `now`."""
+        if self.role == Role.LEADER and now >= self._quorum_at:
+            self._check_quorum(now)
         if self.role == Role.LEADER:
-            if now >= self._quorum_at:
-                self._check_quorum(now)
-            if self.role == Role.LEADER and now >= self._heartbeat_at:
+            if now >= self._heartbeat_at:
                 self._heartbeat(now)
+            if self._notice_at is not None and now >= self._notice_at:
+                self._notify()
+            if now >= self._broadcast_at and self.configuration.learners:
+                self._broadcast(now)
         elif now >= self._election_at:
             self._start_election_timer(now)
-            if self.configuration.may_vote(self.me):
-                self._campaign(now, pre=True)
-            else:
+            if not self.configuration.may_vote(self.me):
                 self.leader = None
+            elif not self.stalled:
+                self._campaign(now, pre=True)
+        if self._reports and now >= self._report_at:
+            self._report_at = now + LEARNER_INTERVAL - self._random.randint(0, LEARNER_INTERVAL // 5)
+            assert self.leader is not None
+            self._reply(self.leader, AppendReply(self.term, True, self._matched))
 
     def _start_election_timer(self, now: int) -> None:
-        timing = self.timing
-        self._election_at = now + self._random.randint(timing.election_min, timing.election_max)
+        shortest, longest = self.timing.election_min, self.timing.election_max
+        if not self.configuration.may_vote(self.me):
+            shortest, longest = LEARNER_PATIENCE, LEARNER_PATIENCE + longest
+        self._election_at = now + self._random.randint(shortest, longest)
 
     def _check_quorum(self, now: int) -> None:
         """Step down where no quorum was heard for an election time-out (thesis 6.2)."""
@@ -199,13 +307,53 @@ class Raft:
 
     def _heartbeat(self, now: int) -> None:
         self._heartbeat_at = now + self.timing.heartbeat
+        direct = [m for m, p in self.progress.items() if not p.listening]
+        for member in direct:
+            self.progress[member].paused = False
+        self._begin_round(direct)
+
+    def _begin_round(self, members: Iterable[Member]) -> None:
+        """Ask members to confirm that this one leads."""
+        self._round += 1
+        for member in members:
+            if member != self.me:
+                self._send_append(member, (), self._round)
+
+    def _notify(self) -> None:
+        """Tell followers of what was committed, where nothing else has carried it meanwhile."""
+        self._notice_at = None
         for member, progress in self.progress.items():
-            progress.paused = False
-            self._send_append(member, ())
+            if progress.told_commit < self.commit and not progress.paused and not progress.listening:
+                self._send_append(member, ())
+
+    def _broadcast(self, now: int) -> None:
+        """Tell all learners that listen of what was committed; one that missed something asks."""
+        self._broadcast_at = now + LEARNER_INTERVAL
+        listening = [p for p in self.progress.values() if p.listening]
+        if not listening:
+            self._broadcast_index = self.commit
+            return
+        position = max(self._broadcast_index, self.log.base)
+        for _ in range(MAX_IN_FLIGHT):
+            entries = self.log.slice(position + 1, self.commit, MAX_APPEND_BYTES)
+            self._output.broadcast.append(
+                Append(self.term, position, self.log.term(position), self.commit, entries))
+            position += len(entries)
+            if position == self.commit:
+                break
+        else:
+            self._broadcast_at = now + self.timing.heartbeat
+        self._broadcast_index = position
+        for progress in listening:
+            progress.told_commit = position
 
     # Messages ----------------------------------------------------------------------------------
-    def step(self, sender: Member, message: Message, now: int) -> None:
-        """Take in one message; it may be late, repeated or out of order."""
+    def step(self, sender: Member, message: Message, now: int, *, broadcast: bool = False) -> None:
+        """
+        Take in one message; it may be late, repeated or out of order.
+
+        An Append that came by `broadcast` is answered only where something is missing.
+        """
         if isinstance(message, VoteRequest) and self._refuses_votes(message, now):
             return
         if message.term > self.term and not self._asks_only(message):
@@ -217,10 +365,14 @@ class Raft:
         elif isinstance(message, Vote):
             self._on_vote(sender, message, now)
         elif isinstance(message, Append):
-            self._on_append(sender, message, now)
+            self._on_append(sender, message, now, broadcast)
         elif isinstance(message, AppendReply):
             self._on_append_reply(sender, message, now)
-        elif self.configuration.may_vote(self.me):
+        elif isinstance(message, SnapshotChunk):
+            self._on_chunk(sender, message, now)
+        elif isinstance(message, SnapshotReply):
+            self._on_snapshot_reply(sender, message, now)
+        elif self.configuration.may_vote(self.me) and not self.stalled:
             self._campaign(now, pre=False, transfer=True)
 
     @staticmethod
@@ -239,7 +391,7 @@ class Raft:
 
     def _answer_the_past(self, sender: Member, message: Message) -> None:
         """Tell a member of an older term about ours, lest it hopes for ever."""
-        if isinstance(message, Append):
+        if isinstance(message, Append | SnapshotChunk):
             self._reply(sender, AppendReply(self.term, False, self.log.last_index))
         elif isinstance(message, VoteRequest) and message.pre:
             self._reply(sender, Vote(self.term, False, True))
@@ -251,11 +403,12 @@ class Raft:
     # Elections ---------------------------------------------------------------------------------
     def _become_follower(self, term: int, leader: Member | None, now: int) -> None:
         if term > self.term:
-            self.term, self.vote = term, None
+            self.term, self.vote, self._matched = term, None, 0
         if self.role != Role.FOLLOWER or leader != self.leader:
             self._start_election_timer(now)
         self.role, self.leader = Role.FOLLOWER, leader
-        self.progress, self._transfer_to = {}, None
+        self.progress, self._transfer_to, self._notice_at = {}, None, None
+        self._reads.clear()
 
     def _campaign(self, now: int, *, pre: bool, transfer: bool = False) -> None:
         """Ask for votes, or first whether they would be given."""
@@ -263,7 +416,7 @@ class Raft:
         self._start_election_timer(now)
         term = self.term + 1
         if not pre:
-            self.term, self.vote = term, self.me
+            self.term, self.vote, self._matched = term, self.me, 0
         self._votes = {self.me: True}
         request = VoteRequest(term, self.log.last_index, self.log.last_term, pre, transfer)
         for member in self.configuration.voters | self.configuration.outgoing:
@@ -272,6 +425,8 @@ class Raft:
         self._count_votes(now)
 
     def _on_vote_request(self, sender: Member, request: VoteRequest, now: int) -> None:
+        if self.stalled:
+            return  # the vote could not be kept
         current = self.log.at_least(request.last_index, request.last_term)
         if request.pre:
             granted = current and request.term > self.term
@@ -300,6 +455,8 @@ class Raft:
 
     def _become_leader(self, now: int) -> None:
         self.role, self.leader, self._transfer_to = Role.LEADER, self.me, None
+        self._round = 0
+        self._broadcast_at, self._broadcast_index = now, self.commit
         self._quorum_at = now + self.timing.election_max
         self._stamped = now  # the first entry of a term adds nothing to cluster time
         self.progress = {m: Progress(self.log.last_index + 1, heard=now)
@@ -324,42 +481,116 @@ class Raft:
             wanted = self.configuration.members - {self.me}
             self.progress = {m: self.progress.get(m) or Progress(entry.index, heard=now)
                              for m in wanted}
+            for member, progress in self.progress.items():
+                if progress.listening and member not in self.configuration.learners:
+                    progress.probe()
+        else:
+            self._start_election_timer(now)  # a learner's is longer than a voter's
 
-    def _replicate(self, member: Member) -> None:
-        """Send a follower all that it lacks and may get now, or else what was committed."""
-        progress = self.progress[member]
-        while progress.next <= self.log.last_index and progress.may_send:
+    def _replicate(self, member: Member, progress: Progress) -> None:
+        """Send a follower all that it lacks and may get now."""
+        while progress.next <= self.log.last_index and progress.may_send and progress.next > self.log.base \
+                and progress.snapshot is None:
             entries = self.log.slice(progress.next, self.log.last_index, MAX_APPEND_BYTES)
             self._send_append(member, entries)
             progress.sent(entries[-1].index)
-        if progress.told_commit < self.commit and not progress.paused:
+        if progress.paused:
+            return
+        if progress.next <= self.log.base or progress.snapshot is not None or \
+                progress.told_commit < progress.awaits <= self.commit:
             self._send_append(member, ())
 
-    def _send_append(self, member: Member, entries: tuple[Entry, ...]) -> None:
+    def _send_append(self, member: Member, entries: tuple[Entry, ...], confirmed_by: int = 0) -> None:
+        """Send entries, or none; to a follower behind the log's base go chunks of a snapshot instead."""
         progress = self.progress[member]
+        if progress.next <= self.log.base or progress.snapshot is not None:
+            self._send_chunk(member, progress)
+            return
         progress.told_commit = self.commit
         previous = progress.next - 1
-        output = self._output.messages
-        if self.log.term(self._durable) != self.term and self.configuration.has_quorum((self.me,)):
-            # A sole voter leads before its vote is durable: it could forget this term in a crash
-            # and lead it again with other entries.
-            output = self._output.messages_when_durable
-        output.append(Envelope(member, Append(
-            self.term, previous, self.log.term(previous), self.commit, entries)))
+        self._outbox.append(Envelope(member, Append(
+            self.term, previous, self.log.term(previous), self.commit, entries, confirmed_by)))
 
-    def _on_append(self, sender: Member, append: Append, now: int) -> None:
-        assert self.role != Role.LEADER, f'two leaders in term {self.term}: {self.me} and {sender}'
-        self._become_follower(append.term, sender, now)
+    def _send_chunk(self, member: Member, progress: Progress) -> None:
+        if progress.snapshot is None:
+            progress.snapshot, progress.offset = self.snapshot, 0
+        snapshot = progress.snapshot
+        assert snapshot is not None, 'entries were compacted away without a snapshot'
+        part = snapshot.data[progress.offset:progress.offset + MAX_APPEND_BYTES]
+        progress.paused = True
+        self._outbox.append(Envelope(member, SnapshotChunk(
+            self.term, snapshot.index, snapshot.term, snapshot.configuration, len(snapshot.data),
+            progress.offset, part)))
+
+    @property
+    def _outbox(self) -> list[Envelope]:
+        """
+        Where a leader's messages go.
+
+        A sole voter leads before its vote is durable: it could forget this term in a crash and lead
+        it again with other entries, so its messages wait for the disk.
+        """
+        if self.log.term(self._durable) != self.term and self.configuration.has_quorum((self.me,)):
+            return self._output.messages_when_durable
+        return self._output.messages
+
+    def _follow(self, leader: Member, term: int, now: int) -> None:
+        """Take a message as the sign of life of the term's leader."""
+        assert self.role != Role.LEADER, f'two leaders in term {self.term}: {self.me} and {leader}'
+        self._become_follower(term, leader, now)
         self._heard_leader = now
         self._start_election_timer(now)
-        if self.log.term(append.previous_index) != append.previous_term:
+
+    def _on_append(self, sender: Member, append: Append, now: int, broadcast: bool) -> None:
+        self._follow(sender, append.term, now)
+        if self.stalled and append.entries:
+            return  # they could not be kept; the leader sends them again
+        # What lies below the base was committed, so it is the leader's too (leader completeness).
+        if append.previous_index >= self.log.base and \
+                self.log.term(append.previous_index) != append.previous_term:
             hint = max(self.commit, self.log.conflict_hint(append.previous_index))
-            self._reply(sender, AppendReply(self.term, False, hint))
+            self._reply(sender, AppendReply(self.term, False, hint, append.round))
             return
         self._merge(append.entries, now)
         last = append.previous_index + len(append.entries)
+        self._matched = max(self._matched, last)
         self.commit = max(self.commit, min(append.commit, last))
-        self._reply(sender, AppendReply(self.term, True, last))
+        if (append.entries or append.round) and not broadcast:
+            self._reply(sender, AppendReply(self.term, True, last, append.round))
+
+    def _on_chunk(self, sender: Member, chunk: SnapshotChunk, now: int) -> None:
+        """Collect a snapshot, and install it when it is whole (paper, figure 13)."""
+        self._follow(sender, chunk.term, now)
+        if self.stalled:
+            return
+        if chunk.index <= self.commit:
+            self._reply(sender, AppendReply(self.term, True, self.commit))
+            return
+        incoming = self._incoming
+        if incoming is None or (incoming.index, incoming.term, incoming.size) != \
+                (chunk.index, chunk.snapshot_term, chunk.size):
+            incoming = self._incoming = _Incoming(chunk.index, chunk.snapshot_term, chunk.size)
+        if chunk.offset == len(incoming.data):
+            incoming.data += chunk.data
+        if len(incoming.data) < chunk.size:
+            self._output.messages.append(Envelope(sender, SnapshotReply(
+                self.term, chunk.index, len(incoming.data))))
+            return
+        self._incoming = None
+        self._install(Snapshot(chunk.index, chunk.snapshot_term, chunk.configuration, bytes(incoming.data)))
+        self._reply(sender, AppendReply(self.term, True, chunk.index))
+
+    def _install(self, snapshot: Snapshot) -> None:
+        self.snapshot = self._output.installed = snapshot
+        self.log.reset(snapshot.index, snapshot.term)
+        self._configurations = [(snapshot.index, Configuration.decode(snapshot.configuration)),
+                                *((i, c) for i, c in self._configurations
+                                  if snapshot.index < i <= self.log.last_index)]
+        self._output.entries = [e for e in self._output.entries
+                                if snapshot.index < e.index <= self.log.last_index]
+        self._durable = max(snapshot.index, min(self._durable, self.log.last_index))
+        self._matched = max(self._matched, snapshot.index)
+        self.commit = self._handed_out = snapshot.index
 
     def _merge(self, entries: tuple[Entry, ...], now: int) -> None:
         new = self.log.merge(entries)
@@ -381,12 +612,37 @@ class Raft:
         if self.role != Role.LEADER or progress is None:
             return  # not a member, or an incarnation that is none: it acknowledges nothing
         progress.heard = now
+        progress.round = max(progress.round, reply.round)
         if reply.accepted:
             if progress.accepted(min(reply.index, self.log.last_index)):
                 self._advance_commit(now)
+            if sender in self.configuration.learners:
+                progress.listening = progress.match >= self._broadcast_index and sender not in self.attended
+        elif progress.listening:
+            progress.probe()  # it missed something of the broadcast
         else:
             progress.refused(reply.index)
+        if reply.round:
+            self._confirm_reads()
         self._finish_transfer()
+
+    def _on_snapshot_reply(self, sender: Member, reply: SnapshotReply, now: int) -> None:
+        progress = self.progress.get(sender)
+        if self.role != Role.LEADER or progress is None:
+            return
+        progress.heard = now
+        if progress.snapshot is not None and progress.snapshot.index == reply.index and \
+                reply.offset != progress.offset:
+            progress.offset, progress.paused = min(reply.offset, len(progress.snapshot.data)), False
+
+    def _confirm_reads(self) -> None:
+        """Hand out the reads whose round a quorum has answered, once this term has committed."""
+        if not self._reads or self.log.term(self.commit) != self.term:
+            return
+        rounds = {m: p.round for m, p in self.progress.items()} | {self.me: self._round}
+        reached = self.configuration.committed(rounds)  # the same arithmetic as for entries
+        self._output.reads += [(context, self.commit) for at, context in self._reads if at <= reached]
+        self._reads = [read for read in self._reads if read[0] > reached]
 
     def _advance_commit(self, now: int) -> None:
         """Commit what a quorum has stored; only entries of the own term count (paper, 5.4.2)."""
@@ -397,6 +653,12 @@ class Raft:
         if index <= self.commit or self.log.term(index) != self.term:
             return
         self.commit = index
+        if self._notice_at is None:
+            self._notice_at = now + NOTICE_DELAY
+        if self.configuration.learners:
+            awaited = any(p.listening and p.told_commit < p.awaits <= index for p in self.progress.values())
+            self._broadcast_at = min(self._broadcast_at, now if awaited else now + self.timing.heartbeat)
+        self._confirm_reads()
         if self.configuration_committed:
             self._continue_change(now)
 

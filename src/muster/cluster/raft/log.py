@@ -9,40 +9,47 @@ from muster.cluster.raft.types import Entry
 
 
 class Log:
-    """A gapless sequence of entries; index 0 with term 0 stands before the first."""
+    """
+    A gapless sequence of entries behind a base, the last entry that was compacted away.
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+    A new log has the base 0 with term 0. All up to the base is committed.
+    """
+
+    def __init__(self, entries: Sequence[Entry] = (), base: int = 0, base_term: int = 0) -> None:
         """Take over entries that are durable already."""
+        self.base, self.base_term = base, base_term
         self._entries = list(entries)
-        assert all(e.index == i for i, e in enumerate(self._entries, 1)), 'the log has a gap'
+        assert all(e.index == i for i, e in enumerate(self._entries, base + 1)), 'the log has a gap'
 
     @property
     def last_index(self) -> int:
-        """Return the index of the last entry, 0 where there is none."""
-        return len(self._entries)
+        """Return the index of the last entry, that of the base where there is none."""
+        return self.base + len(self._entries)
 
     @property
     def last_term(self) -> int:
-        """Return the term of the last entry, 0 where there is none."""
-        return self._entries[-1].term if self._entries else 0
+        """Return the term of the last entry, that of the base where there is none."""
+        return self._entries[-1].term if self._entries else self.base_term
 
     def term(self, index: int) -> int:
-        """Return the term of an entry; -1 where the log does not reach so far."""
-        if index == 0:
-            return 0
-        return self._entries[index - 1].term if index <= len(self._entries) else -1
+        """Return the term of an entry; -1 where the log does not hold it."""
+        if index == self.base:
+            return self.base_term
+        position = index - self.base - 1
+        return self._entries[position].term if 0 <= position < len(self._entries) else -1
 
     def slice(self, first: int, last: int, max_bytes: int | None = None) -> tuple[Entry, ...]:
         """Return the entries first..last, at least one, and then up to `max_bytes` of data."""
-        found = self._entries[first - 1:last]
+        assert first > self.base, f'entry {first} was compacted away, the base is {self.base}'
+        start, stop = first - self.base - 1, last - self.base
         if max_bytes is None:
-            return tuple(found)
+            return tuple(self._entries[start:stop])
         size = 0
-        for count, entry in enumerate(found):
-            size += len(entry.data) + 32
-            if size > max_bytes and count:
-                return tuple(found[:count])
-        return tuple(found)
+        for position in range(start, min(stop, len(self._entries))):
+            size += len(self._entries[position].data) + 32
+            if size > max_bytes and position > start:
+                return tuple(self._entries[start:position])
+        return tuple(self._entries[start:stop])
 
     def append(self, entry: Entry) -> None:
         """Append the next entry."""
@@ -57,18 +64,36 @@ class Log:
         repeated message never shortens the log (Raft paper, figure 2, AppendEntries 3 and 4).
         """
         for position, entry in enumerate(entries):
-            if self.term(entry.index) != entry.term:
-                del self._entries[entry.index - 1:]
+            if entry.index > self.base and self.term(entry.index) != entry.term:
+                del self._entries[entry.index - self.base - 1:]
                 self._entries.extend(entries[position:])
                 return entries[position:]
         return ()
+
+    def compact(self, base: int) -> None:
+        """Drop the entries up to `base`, which a snapshot stands for."""
+        assert self.base <= base <= self.last_index
+        self.base, self.base_term, kept = base, self.term(base), self._entries[base - self.base:]
+        self._entries = kept
+
+    def reset(self, base: int, base_term: int) -> None:
+        """
+        Begin behind a snapshot that the leader sent.
+
+        Entries behind it stay only where the log holds the snapshot's last entry: what a log
+        holds behind a different one is not the leader's (Raft paper, figure 13, 6 and 7).
+        """
+        if self.term(base) == base_term:
+            self.compact(base)
+        else:
+            self.base, self.base_term, self._entries = base, base_term, []
 
     def conflict_hint(self, index: int) -> int:
         """Return the highest index that may still match; the whole conflicting term is skipped."""
         if index > self.last_index:
             return self.last_index
         term = self.term(index)
-        while index > 0 and self.term(index) == term:
+        while index > self.base and self.term(index) == term:
             index -= 1
         return index
 

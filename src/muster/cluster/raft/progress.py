@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from muster.cluster.raft.types import Snapshot
+
 #: Appends on their way to one follower; the inboxes hold 64 messages of all members together.
 MAX_IN_FLIGHT = 16
 
@@ -16,15 +18,22 @@ class Progress:
     Replication to one follower.
 
     While `probing`, one message at a time looks for the point where the logs agree; afterwards
-    appends are pipelined, `next` running ahead of `match`, up to MAX_IN_FLIGHT messages.
+    appends are pipelined, `next` running ahead of `match`, up to MAX_IN_FLIGHT messages. While
+    `snapshot` is set its chunks go instead, one at a time. A learner that follows the broadcast
+    (`listening`) is sent nothing of its own.
     """
 
     next: int
     match: int = 0
     probing: bool = True
-    paused: bool = False                    # a probe is on its way; the next heartbeat repeats it
+    paused: bool = False                    # a probe or chunk is on its way; the next heartbeat repeats it
     told_commit: int = 0                    # the commit index that it was last sent
+    awaits: int = 0                         # it wants to hear at once when this entry is committed
     heard: int = 0                          # time of its last message, nanoseconds
+    round: int = 0                          # the last round that it answered
+    listening: bool = False
+    snapshot: Snapshot | None = None
+    offset: int = 0                         # bytes of the snapshot that it has
     in_flight: deque[int] = field(default_factory=deque)  # last index of each message
 
     @property
@@ -46,6 +55,8 @@ class Progress:
         self.match = max(self.match, index)
         self.next = max(self.next, self.match + 1)
         self.probing = self.paused = False
+        if self.snapshot is not None and self.match >= self.snapshot.index:
+            self.snapshot = None
         while self.in_flight and self.in_flight[0] <= index:
             self.in_flight.popleft()
         return news
@@ -55,6 +66,10 @@ class Progress:
         if hint < self.match or hint + 1 >= self.next:
             return False
         self.next = max(self.match, hint) + 1
-        self.probing, self.paused = True, False
-        self.in_flight.clear()
+        self.probe()
         return True
+
+    def probe(self) -> None:
+        """Look anew for the point where the logs agree."""
+        self.probing, self.paused, self.listening = True, False, False
+        self.in_flight.clear()

@@ -82,19 +82,25 @@ class Vote(NamedTuple):
 
 
 class Append(NamedTuple):
-    """AppendEntries; without entries it is the heartbeat, and a probe at the same time."""
+    """
+    AppendEntries; without entries it is the heartbeat, and a probe at the same time.
+
+    A `round` above 0 asks for an answer that repeats it: the leader leads still when a quorum
+    has answered a round (thesis 6.4). With round 0 only entries and refusals are answered.
+    """
 
     term: int
     previous_index: int
     previous_term: int
     commit: int
     entries: tuple[Entry, ...]
+    round: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AppendReply:
     """
-    The answer to an Append.
+    The answer to an Append, and the report of a learner that follows the broadcast.
 
     `index` is the last index known to match, or on refusal the highest that still may.
     """
@@ -102,6 +108,39 @@ class AppendReply:
     term: int
     accepted: bool
     index: int
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state after the entry `index`, in place of the log up to there."""
+
+    index: int
+    term: int             # of that entry
+    configuration: bytes  # in force there, encoded
+    data: bytes           # opaque to the consensus
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """InstallSnapshot: a part of a snapshot for a follower that lags behind the log (paper, section 7)."""
+
+    term: int
+    index: int
+    snapshot_term: int
+    configuration: bytes
+    size: int             # bytes of the whole
+    offset: int           # of this part
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotReply:
+    """How many bytes of which snapshot a follower has; the end of it is answered by an AppendReply."""
+
+    term: int
+    index: int
+    offset: int
 
 
 class TimeoutNow(NamedTuple):
@@ -110,7 +149,7 @@ class TimeoutNow(NamedTuple):
     term: int
 
 
-Message = VoteRequest | Vote | Append | AppendReply | TimeoutNow
+Message = VoteRequest | Vote | Append | AppendReply | SnapshotChunk | SnapshotReply | TimeoutNow
 
 
 class Envelope(NamedTuple):

@@ -64,6 +64,7 @@ class Code(IntEnum):
     INACTIVE = 9
     STORAGE = 10
     INTERNAL = 11
+    NOT_LEADER = 12
     QUEUED = 100   # not an end: the request waits for a lock
 
 
