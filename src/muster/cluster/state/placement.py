@@ -10,7 +10,7 @@ more than before are looked at the next time.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import heapq
 from typing import Protocol
 
@@ -128,27 +128,37 @@ class Placement:
 
     def place(self) -> Iterator[tuple[Waiting, Robot]]:
         """Return tasks with the robots that take them; the caller counts each before the next."""
-        if not self._begun and not self._freed:
+        begun, freed = self._begun, list(self._freed.values())
+        if not begun and not freed:
             return
-        lines = dict(self._begun)
-        for robot in self._freed.values():
-            for need in robot.capabilities & self._by_need.keys():
-                lines.update(self._by_need[need])
-        heads = [(line.head(), line) for line in lines.values() if line.size]
+        heads = [(line.head(), line) for line in self._candidates(freed)]
         heapq.heapify(heads)
         while heads:
-            _, line = heapq.heappop(heads)
-            if line.key not in self._begun and not any(r.rank for r in self._freed.values()):
-                continue
-            best = self._best(line)
-            if best is None:
+            freed = [robot for robot in freed if robot.rank is not None]
+            if not begun and not freed:
+                break
+            line = heads[0][1]
+            robot = self._best(line) if freed or line.key in begun else None
+            if robot is None:
+                heapq.heappop(heads)
                 continue
             task = line.pop()
-            self._drop_if_empty(line)
-            yield task, best
             if line.size:
-                heapq.heappush(heads, (line.head(), line))
+                heapq.heapreplace(heads, (line.head(), line))
+            else:
+                heapq.heappop(heads)
+                self._drop_if_empty(line)
+            yield task, robot
         self.settle()
+
+    def _candidates(self, freed: list[Robot]) -> Iterable[Line]:
+        """Return the lines that were empty, and those whose tasks freed robots can perhaps take."""
+        lines = {key: line for key, line in self._begun.items() if line.size}
+        for robot in freed:
+            for need, group in self._by_need.items():
+                if need in robot.capabilities:
+                    lines.update(group)
+        return lines.values()
 
     def settle(self) -> None:
         """Note that nothing is to be placed."""

@@ -89,6 +89,13 @@ class Task:
         """Return whether its robot should stop executing it."""
         return self.cancel != Cancel.NONE
 
+    def due(self) -> int | None:
+        """Return when something happens to it by itself."""
+        if self.state == TaskState.RUNNING:
+            end = self.lease_end + self.grace if self.lapsed else self.lease_end
+            return self.deadline if self.cancel == Cancel.NONE and 0 < self.deadline < end else end
+        return (self.deadline or None) if self.state == TaskState.WAITING else None
+
     @property
     def ended(self) -> bool:
         """Return whether nothing will happen to it any more."""
@@ -237,12 +244,7 @@ class TaskTable:
     def _due(self, id: str) -> int | None:
         """Return when something happens to a task by itself."""
         task = self._tasks.get(id)
-        if task is None or task.ended:
-            return None
-        if task.state == TaskState.WAITING:
-            return task.deadline or None
-        end = task.lease_end + task.grace if task.lapsed else task.lease_end
-        return min(end, task.deadline) if task.deadline and task.cancel == Cancel.NONE else end
+        return None if task is None else task.due()
 
     # Robots ------------------------------------------------------------------------------------
     def robot_changed(self, id: str) -> None:
@@ -380,7 +382,7 @@ class TaskTable:
         self._versions[robot] = index
 
     def _watch(self, task: Task) -> None:
-        due = self._due(task.id)
+        due = task.due()
         assert due is not None, 'the task waits with a deadline, or runs'
         self._deadlines.watch(due, task.id, len(self._tasks) - len(self._finished))
 
