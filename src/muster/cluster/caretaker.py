@@ -24,10 +24,12 @@ REPEAT = SECOND
 
 @dataclass(frozen=True)
 class Care:
-    """Thresholds of the failure detector and of replacement; nanoseconds."""
+    """Thresholds of the failure detector (which explains them) and of replacement; nanoseconds."""
 
-    suspect_after: int = SECOND           # least silence before a member is suspect, and dead
-    dead_after: int = 3 * SECOND
+    suspect_phi: float = 8.0
+    dead_phi: float = 16.0
+    suspect_after: int = 2 * SECOND       # least silence before a member is suspect, and dead
+    dead_after: int = 5 * SECOND
     promotion_delay: int = 120 * SECOND   # a voter dead for so long is replaced; longer than a reboot
 
 
@@ -38,7 +40,8 @@ class Caretaker:
         """Begin with the benefit of the doubt for everybody."""
         self.due = now + TEND_PERIOD
         self._me, self._care = me, care
-        self._detector = FailureDetector(suspect_after=care.suspect_after, dead_after=care.dead_after)
+        self._detector = FailureDetector(care.suspect_phi, care.dead_phi, care.suspect_after,
+                                         care.dead_after)
         self._dead_since: dict[Member, int] = {}
         self._asked: dict[Member, tuple[Health, int]] = {}
         for member in members:
