@@ -26,7 +26,7 @@ SERVED = {
                 'find_services': 'FindServices', 'set_capabilities': 'SetCapabilities',
                 'submit_task': 'SubmitTask', 'cancel_task': 'CancelTask', 'get_task': 'GetTask',
                 'list_tasks': 'ListTasks', 'change_membership': 'ChangeMembership',
-                'transfer_leadership': 'TransferLeadership'},
+                'transfer_leadership': 'TransferLeadership', 'open_session': 'OpenSession'},
     'learning': {'set_mode': 'SetLearningMode', 'save_model': 'SaveModel', 'activate_model': 'ActivateModel'},
     'hardware': {'list_devices': 'ListDevices', 'get_device': 'GetDevice'},
 }
@@ -54,9 +54,8 @@ def imported(path: Path) -> Any:
 @pytest.mark.parametrize('path', FILES, ids=identity)
 def test_the_type_is_importable_and_complete(path: Path) -> None:
     generated = imported(path)
-    names = {'.msg': [], '.srv': ['Request', 'Response'],
-             '.action': ['Goal', 'Result', 'Feedback']}[path.suffix]
-    parts = [getattr(generated, name) for name in names] or [generated]
+    names = {'.srv': ['Request', 'Response'], '.action': ['Goal', 'Result', 'Feedback']}.get(path.suffix)
+    parts = [getattr(generated, name) for name in names] if names else [generated]
     for part, text in zip(parts, path.read_text().split('---\n'), strict=True):
         fields = [match['name'] for line in lines(text) if (match := FIELD.match(line))]
         assert list(part.get_fields_and_field_types()) == fields

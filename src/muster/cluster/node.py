@@ -1,6 +1,6 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The cluster node: elects a leader among the robots and keeps the fleet's locks."""
+"""The cluster node: elects a leader among the robots; keeps the fleet's locks, registry and tasks."""
 from __future__ import annotations
 
 import errno
@@ -12,16 +12,18 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from muster.cluster.bootstrap import MODES
 from muster.cluster.engine import Engine, now
+from muster.cluster.executor import Executor
 from muster.cluster.member import Policy
 from muster.cluster.raft.core import PROFILES, Timing
-from muster.cluster.services import event_message, Services
-from muster.cluster.state.events import Event
+from muster.cluster.services import event_message, Services, task_message
+from muster.cluster.state.commands import check_names, Invalid, MAX_CAPABILITIES, MAX_CAPACITY
+from muster.cluster.state.events import Event, EventType
 from muster.cluster.storage import StorageError
 from muster.ros.main import run
 from muster.ros.node import ConfigurationError, diagnostic, ManagedNode, NAME
 from muster.ros.parameters import ParameterSpec
 from muster.ros.qos import EVENTS, STATUS
-from muster_interfaces.msg import ClusterEvent, ClusterStatus
+from muster_interfaces.msg import ClusterEvent, ClusterStatus, TaskInfo
 from rclpy.clock import Clock, ClockType
 
 #: The transport's thread must get the interpreter quickly from the node's (docs/cluster.md).
@@ -32,6 +34,8 @@ RETRY_PERIOD = 2.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 #: Age beyond which the engine's own report is stale, seconds.
 HEALTH_LIFETIME = 3.0
+TASK_EVENTS = (EventType.TASK_SUBMITTED, EventType.TASK_ASSIGNED, EventType.TASK_FINISHED,
+               EventType.TASK_CANCEL_REQUESTED, EventType.TASK_RETURNED)
 #: Level, concern, message and values of one diagnostic.
 Row = tuple[bytes, str, str, dict[str, Any]]
 
@@ -46,6 +50,14 @@ def _names_problem(values: list[str]) -> str:
     if len(set(names)) < len(names):
         return 'a name is listed twice'
     return next((p for p in map(_name_problem, names) if p), '')
+
+
+def _capabilities_problem(values: list[str]) -> str:
+    try:
+        check_names('it', tuple(v for v in values if v), MAX_CAPABILITIES)
+    except Invalid as error:
+        return str(error)
+    return ''
 
 
 PARAMETERS = (
@@ -70,6 +82,12 @@ PARAMETERS = (
                   read_only=True),
     ParameterSpec('request_timeout', 5.0, 'How long a request may wait for its confirmation, seconds.',
                   0.1, 60.0),
+    ParameterSpec('capabilities', [''], 'What this robot can do, besides the tasks that it has workers for.',
+                  check=_capabilities_problem, read_only=True),
+    ParameterSpec('task_capacity', 4, 'How many tasks this robot executes at once.', 1, MAX_CAPACITY,
+                  read_only=True),
+    ParameterSpec('cancel_grace', 5.0, 'How long a worker may take to stop before another robot begins its '
+                  'task, where the submitter does not say, seconds.', 0.0, 3600.0),
 )
 
 
@@ -80,6 +98,7 @@ class ClusterNode(ManagedNode):
         """Declare the parameters."""
         super().__init__('cluster', PARAMETERS)
         self._engine: Engine | None = None
+        self._attempts: Executor | None = None
         self._health: tuple[list[Row], float] = ([], time.monotonic())
         self._retry = self.create_timer(RETRY_PERIOD, self._try_again, autostart=False,
                                         clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -97,13 +116,17 @@ class ClusterNode(ManagedNode):
         self._timing = self._read_timing()
         self._status = self.create_lifecycle_publisher(ClusterStatus, 'cluster/status', STATUS)
         self._events = self.create_lifecycle_publisher(ClusterEvent, 'cluster/events', EVENTS)
+        self._tasks = self.create_lifecycle_publisher(TaskInfo, 'cluster/tasks', EVENTS)
         cluster = self.parameters['cluster']
         self._engine = Engine(self.context, self.get_namespace(), cluster, self.robot,
                               self._publish_event, self._publish_status, self._look_after, self._broken)
         self._interface = Services(
             self._engine, self.get_fully_qualified_name(), cluster,
             lambda: int(self.parameters['request_timeout'] * SECOND),
+            lambda: int(self.parameters['cancel_grace'] * SECOND),
             lambda: self.get_clock().now().to_msg())
+        self._attempts = Executor(self, self._engine, tuple(self.parameters['capabilities']),
+                                  self.parameters['task_capacity'])
         self._engine.loop.start()
 
     def activate(self) -> None:
@@ -116,20 +139,27 @@ class ClusterNode(ManagedNode):
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
                 self._retry.reset()
             raise ConfigurationError(str(error)) from error
+        assert self._attempts is not None
+        self._attempts.begin()
 
     def deactivate(self) -> None:
-        """Hand over leadership and stop voting; what is durable stays."""
+        """Stop the workers, hand over leadership and stop voting; what is durable stays."""
         if self._engine is not None:
+            if self._attempts is not None:
+                self._attempts.end()
             self._engine.end()
             self._status.publish(self._interface.status())
 
     def release(self) -> None:
         """End the transport and destroy the publishers."""
         if self._engine is not None:
+            if self._attempts is not None:
+                self._attempts.close()
+                self._attempts = None
             self._engine.close()
             self._engine = None
-            self.destroy_publisher(self._status)
-            self.destroy_publisher(self._events)
+            for publisher in (self._status, self._events, self._tasks):
+                self.destroy_publisher(publisher)
 
     def _directory(self) -> Path:
         given = self.parameters['data_directory']
@@ -150,6 +180,19 @@ class ClusterNode(ManagedNode):
     def _publish_event(self, event: Event) -> None:
         if self._events.get_subscription_count():  # a message costs more than the entry behind it
             self._events.publish(event_message(event, self.get_clock().now().to_msg()))
+        if event.type in TASK_EVENTS:
+            self._publish_task(event.subject)
+            if event.member == self.robot and self._attempts is not None:
+                self._attempts.notice()
+
+    def _publish_task(self, task_id: str) -> None:
+        """Publish a task as it is now; several changes at once are published as the last of them."""
+        if self._engine is None or self._engine.member is None or not self._tasks.get_subscription_count():
+            return
+        machine = self._engine.member.machine
+        task = machine.tasks.get(task_id)
+        if task is not None:
+            self._tasks.publish(task_message(task, machine.time, self.get_clock().now().to_msg()))
 
     def _publish_status(self) -> None:
         self._status.publish(self._interface.status())

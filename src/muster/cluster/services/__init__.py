@@ -11,8 +11,8 @@ from muster.cluster.services.desk import Desk
 from muster.cluster.services.locks import LockServices
 from muster.cluster.services.membership import MembershipServices
 from muster.cluster.services.registry import RegistryServices
-from muster.cluster.services.status import event_message as event_message, StatusServices
-from muster.cluster.services.tasks import task_message as task_message, TaskServices
+from muster.cluster.services.status import event_message as event_message, StatusServices  # noqa: F401
+from muster.cluster.services.tasks import task_message as task_message, TaskServices  # noqa: F401
 from muster.ros.qos import SERVICES
 from muster_interfaces.msg import ClusterStatus
 

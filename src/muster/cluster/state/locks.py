@@ -9,6 +9,7 @@ are cluster time in nanoseconds; a token is the log index of the entry that gran
 from __future__ import annotations
 
 from collections.abc import Iterator
+import heapq
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -78,6 +79,11 @@ class LockTable:
         """Return each holder with its waiters in their order, by name."""
         for name in sorted(self._holders):
             yield self._holders[name], self.waiters(name)
+
+    def named(self, prefix: str, limit: int) -> tuple[list[str], int]:
+        """Return the first names of held locks that begin with `prefix`, and how many there are."""
+        found = [name for name in self._holders if name.startswith(prefix)] if prefix else self._holders
+        return heapq.nsmallest(limit, found), len(found)
 
     def holder(self, name: str) -> Claim | None:
         """Return who holds a lock."""
