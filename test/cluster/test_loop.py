@@ -1,22 +1,27 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The transport's loop against the real rclpy: it notices when the calls it is made of change."""
+"""The transport's loop against the real rclpy and rcl: it notices when the calls it is made of change."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 import threading
 from typing import Any
 
-from muster.cluster.loop import Loop
+from muster.cluster.arrivals import Events
+from muster.cluster.loop import Loop, MOST
 from muster.ros.qos import SERVICES
 from processes import Fleet, wait_until
 import pytest
 import rclpy
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Int32
 from std_srvs.srv import SetBool
 
 pytestmark = pytest.mark.processes
+#: More than one round of the loop takes.
+DEPTH = 2 * MOST
 #: A round of the loop lasts no longer than this without anything to do, nanoseconds.
 PATIENCE = 10**9
 
@@ -24,7 +29,7 @@ PATIENCE = 10**9
 class Owner:
     """A loop with a topic, a service that answers when it is told to, and a count of its rounds."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, events: bool) -> None:
         """Make the node; the loop is not started."""
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
@@ -33,9 +38,14 @@ class Owner:
         self.requests: list[tuple[Any, Any, Any]] = []
         self.failures: list[Exception] = []
         self.breaks = False
-        self.node.create_subscription(Int32, 'numbers', lambda m: self.numbers.append(m.data), 100)
-        self.loop = Loop(self.node, self.settle, self.failures.append)
+        self.loop = Loop(self.node, self.settle, self.failures.append, events)
+        self.listen()
         self.loop.serve(SetBool, 'later', lambda *request: self.requests.append(request), SERVICES)
+
+    def listen(self) -> None:
+        """Subscribe to the numbers."""
+        self.subscription = self.loop.listen(
+            Int32, 'numbers', lambda m: self.numbers.append(deserialize_message(m, Int32).data), DEPTH)
 
     def settle(self) -> int:
         """Fail when told to."""
@@ -50,10 +60,10 @@ class Owner:
         rclpy.try_shutdown(context=self.context)
 
 
-@pytest.fixture
-def owner(fleet: Fleet) -> Iterator[Owner]:
+@pytest.fixture(params=['events', 'wait set'])
+def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Owner]:
     """Give a running loop in the probe's domain."""
-    owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']))
+    owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']), request.param == 'events')
     owner.loop.start()
     try:
         yield owner
@@ -61,12 +71,24 @@ def owner(fleet: Fleet) -> Iterator[Owner]:
         owner.close()
 
 
+@contextmanager
+def paused(owner: Owner) -> Iterator[None]:
+    """Keep the loop's thread busy."""
+    go_on = threading.Event()
+    owner.loop.call_soon(lambda: go_on.wait(20) or None)
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
 def test_messages_come_in_order_and_all(fleet: Fleet, owner: Owner) -> None:
-    publisher = fleet.probe.publisher(Int32, 'numbers', 100)
-    for number in range(100):
-        publisher.publish(Int32(data=number))
-    wait_until(lambda: len(owner.numbers) == 100, 20, 'all numbers')
-    assert owner.numbers == list(range(100))
+    publisher = fleet.probe.publisher(Int32, 'numbers', DEPTH)
+    with paused(owner):  # so that more than one round takes have come when it goes on
+        for number in range(DEPTH):
+            publisher.publish(Int32(data=number))
+    wait_until(lambda: len(owner.numbers) == DEPTH, 20, 'all numbers')
+    assert owner.numbers == list(range(DEPTH))
 
 
 def test_requests_are_answered_later_each_to_its_client(fleet: Fleet, owner: Owner) -> None:
@@ -82,6 +104,45 @@ def test_requests_are_answered_later_each_to_its_client(fleet: Fleet, owner: Own
 
     owner.loop.call(answer_backwards, 20)
     assert [fleet.probe.result(f, 20, 'answer').message for f in futures] == ['True', 'False']
+
+
+def test_a_topic_can_be_left_and_listened_to_again(fleet: Fleet, owner: Owner) -> None:
+    publisher = fleet.probe.publisher(Int32, 'numbers', DEPTH)
+    owner.loop.call(lambda: owner.loop.leave(owner.subscription), 20)
+    wait_until(lambda: publisher.get_subscription_count() == 0, 20, 'the end of the subscription')
+    owner.loop.call(owner.listen, 20)
+    wait_until(lambda: publisher.get_subscription_count() == 1, 20, 'the new subscription')
+    publisher.publish(Int32(data=7))
+    wait_until(lambda: owner.numbers, 20, 'the number')
+    assert owner.numbers == [7]
+
+
+def test_a_client_of_the_loop_gets_each_answer_where_it_belongs(owner: Owner) -> None:
+    caller = owner.loop.call(lambda: owner.loop.client(SetBool, 'later', SERVICES), 20)
+    wait_until(lambda: caller.ready, 20, 'the service')
+    answers: list[tuple[str, str]] = []
+    caller.call(SetBool.Request(data=True), lambda a: answers.append(('first', a.message)))
+    forgotten = caller.call(SetBool.Request(data=True), lambda a: answers.append(('never', a.message)))
+    caller.call(SetBool.Request(data=False), lambda a: answers.append(('last', a.message)))
+    wait_until(lambda: len(owner.requests) == 3, 20, 'the requests')
+    caller.forget(forgotten)
+
+    def answer_all() -> None:
+        for request, response, reply in owner.requests:
+            response.message = str(request.data)
+            reply(response)
+
+    owner.loop.call(answer_all, 20)
+    wait_until(lambda: len(answers) == 2, 20, 'the answers')
+    assert answers == [('first', 'True'), ('last', 'False')]
+
+
+def test_here_the_middleware_reports_what_arrives(fleet: Fleet) -> None:
+    owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']), events=True)
+    try:
+        assert isinstance(owner.loop._arrivals, Events)
+    finally:
+        owner.close()
 
 
 def test_calls_run_on_the_loop_and_bring_back_what_they_did(owner: Owner) -> None:

@@ -38,6 +38,7 @@ from muster.cluster.state.commands import Code
 from muster.cluster.state.events import EventType
 import muster_interfaces.msg
 import pytest
+from rclpy.serialization import serialize_message
 
 NUMBERS = st.integers(0, 2**63 - 1)
 NAMES = st.from_regex(r'[A-Za-z][A-Za-z0-9_]{0,63}', fullmatch=True)
@@ -92,6 +93,22 @@ def row(*fields: Any) -> bytes:
 @given(PACKETS)
 def test_every_message_comes_back(packet: Packet) -> None:
     assert protocol.decode(protocol.encode(packet)) == packet
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=300))
+def test_a_packet_is_serialised_as_the_middleware_does_it(data: bytes) -> None:
+    message = serialize_message(muster_interfaces.msg.ClusterPacket(data=data))
+    assert protocol.wrapped(data) == message
+    assert protocol.unwrapped(message) == data
+    big_endian = b'\0\0\0\0' + len(data).to_bytes(4, 'big') + data
+    assert protocol.unwrapped(big_endian + b'\0\0\0') == data  # some middleware pads at the end
+
+
+@pytest.mark.parametrize('message', [b'', b'\0\1\0\0\1\0\0', b'\0\1\0\0\2\0\0\0a', b'\0\3\0\0\0\0\0\0'])
+def test_what_is_no_serialised_packet_is_rejected(message: bytes) -> None:
+    with pytest.raises(Rejected):
+        protocol.unwrapped(message)
 
 
 @settings(max_examples=100)

@@ -9,7 +9,6 @@ carries out what the core decided. Everything here runs on that thread; `Loop.ca
 """
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 import os
 from pathlib import Path
@@ -103,7 +102,7 @@ class Engine:
         storage.entries.clear()  # they are the member's now
         self._unwritten, self._seen = 0, ()
         self._inboxes = [
-            self.node.create_subscription(ClusterPacket, self._topic(name), self._on_packet, INBOX)
+            self.loop.listen(ClusterPacket, self._topic(name), self._on_message, INBOX)
             for name in (self.member_id, '_hello')]
 
     def end(self) -> None:
@@ -125,7 +124,7 @@ class Engine:
         self._waiting.clear()
         self._listen(False)
         for subscription in self._inboxes:
-            self.node.destroy_subscription(subscription)
+            self.loop.leave(subscription)
         for publisher in self._outboxes.values():
             self.node.destroy_publisher(publisher)
         self._outboxes.clear()
@@ -139,11 +138,11 @@ class Engine:
             self.node.destroy_node()
 
     # World to core -----------------------------------------------------------------------------
-    def _on_packet(self, message: ClusterPacket) -> None:
+    def _on_message(self, message: bytes) -> None:
         if self.member is None:
             return
         try:
-            packet = protocol.decode(message.data.tobytes())
+            packet = protocol.decode(protocol.unwrapped(message))
         except protocol.Rejected as error:
             reason = str(error)
             if reason in self.rejected or len(self.rejected) < MAX_REASONS:
@@ -229,10 +228,10 @@ class Engine:
     def _listen(self, learns: bool) -> None:
         """Follow the broadcast for learners, as one of them only."""
         if learns and self._learning is None:
-            self._learning = self.node.create_subscription(
-                ClusterPacket, self._topic('_learners'), self._on_packet, INBOX)
+            self._learning = self.loop.listen(
+                ClusterPacket, self._topic('_learners'), self._on_message, INBOX)
         elif not learns and self._learning is not None:
-            self.node.destroy_subscription(self._learning)
+            self.loop.leave(self._learning)
             self._learning = None
 
     def _disk_changed(self, error: OSError | None) -> None:
@@ -270,7 +269,7 @@ class Engine:
     def _send(self, packet: protocol.Packet) -> None:
         to_all = '_hello' if isinstance(packet.body, protocol.Hello) else '_learners'
         outbox = self._outbox(packet.receiver.id or to_all)
-        outbox.publish(ClusterPacket(data=array('B', protocol.encode(packet))))
+        outbox.publish(protocol.wrapped(protocol.encode(packet)))
 
     def _outbox(self, name: str) -> Any:
         with self._making:  # the writer's thread may be the first to answer somebody

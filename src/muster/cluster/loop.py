@@ -4,9 +4,9 @@
 The loop of the transport: waits for one small node, and takes all that has come at once.
 
 rclpy's executors make a new wait set for every callback, and one more after it; that was more work
-than the consensus itself (docs/benchmarks.md). This loop keeps one wait set, drains every ready
-entity, and lets its owner settle once for all of it. It uses the calls that rclpy's own executors
-and `wait_for_message` are made of; they are used here and nowhere else.
+than the consensus itself (docs/benchmarks.md). This loop drains every ready entity and lets its owner
+settle once for all of it. The calls that rclpy's own executors are made of are used here and in
+`arrivals`, and nowhere else.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import threading
 from typing import Any
 
+from muster.cluster.arrivals import Arrivals, Events, Unsupported, WaitSet
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 
@@ -27,42 +28,111 @@ Server = Callable[[Any, Any, Reply], None]
 
 
 class Loop:
-    """Serves the subscriptions and services of one node, in one thread, without an executor."""
+    """Serves subscriptions, services and clients of one node, in one thread, without an executor."""
 
-    def __init__(self, node: Node, settle: Callable[[], int], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, node: Node, settle: Callable[[], int], failed: Callable[[Exception], None],
+                 events: bool = True) -> None:
         """
-        Prepare; `run` begins in a thread of its own with `start`.
+        Prepare; the loop runs in a thread of its own from `start` on, or where `turn` is called.
 
         `settle()` runs after each round and returns for how many nanoseconds nothing is due.
-        `failed(error)` runs when something raises; the loop has ended then.
+        `failed(error)` runs when something raises in the thread, which has ended then.
+        Where `events` are off or not to be had from the middleware, a wait set does their work.
         """
         self._node, self._settle, self._failed = node, settle, failed
         self._calls: deque[Callable[[], None]] = deque()
-        self._wake = node.create_guard_condition(lambda: None)
-        self._servers: dict[Any, Server] = {}
+        #: What each entity is, and what takes one thing from it; False where there is none.
+        self._entities: dict[Any, tuple[str, Callable[[], bool]]] = {}
+        self._unfinished: set[Any] = set()
+        self._patience = 0
         self._running = True
         self._thread = threading.Thread(target=self._run, name='cluster transport')
+        self._arrivals = self._way(events)
+
+    def _way(self, events: bool) -> Arrivals:
+        try:
+            return Events() if events else WaitSet(self._node)
+        except Unsupported:
+            return WaitSet(self._node)
+
+    # Entities: made before the loop runs or on its thread ----------------------------------------
+    def listen(self, kind: Any, topic: str, taken: Callable[[bytes], None], qos: Any) -> Any:
+        """Subscribe to a topic; `taken` gets each message serialised. Return what `leave` needs."""
+        subscription = self._node.create_subscription(kind, topic, lambda _: None, qos)
+        take = subscription.handle.take_message
+
+        def take_one() -> bool:
+            found = take(kind, True)
+            if found is None:
+                return False
+            taken(found[0])
+            return True
+
+        self._add(subscription, 'subscription', take_one)
+        return subscription
+
+    def leave(self, subscription: Any) -> None:
+        """End what `listen` began."""
+        self._arrivals.remove(subscription)
+        del self._entities[subscription]
+        self._unfinished.discard(subscription)
+        self._node.destroy_subscription(subscription)
 
     def serve(self, kind: Any, name: str, server: Server, qos: Any) -> None:
-        """Make a service whose requests may be answered later; call it before `start`."""
+        """Make a service whose requests may be answered later."""
         service = self._node.create_service(kind, name, lambda _, response: response, qos_profile=qos)
-        self._servers[service] = server
+        take, send = service.handle.service_take_request, service.handle.service_send_response
 
+        def take_one() -> bool:
+            request, header = take(kind.Request)
+            if header is None:
+                return False
+            server(request, kind.Response(), lambda response: self._reply(send, response, header))
+            return True
+
+        self._add(service, 'service', take_one)
+
+    def _reply(self, send: Callable[[Any, Any], None], response: Any, header: Any) -> None:
+        try:
+            send(response, header.request_id)
+        except _rclpy.RCLError as error:  # its client has gone, or was never quite there
+            self._node.get_logger().warning(f'an answer could not be sent: {error}')
+
+    def client(self, kind: Any, name: str, qos: Any) -> Caller:
+        """Make a client of a service whose answers this loop takes."""
+        client = self._node.create_client(kind, name, qos_profile=qos)
+        caller = Caller(client)
+        self._add(client, 'client', caller.take)
+        return caller
+
+    def _add(self, entity: Any, kind: str, take: Callable[[], bool]) -> None:
+        try:
+            self._arrivals.add(kind, entity)
+        except Unsupported:
+            self._arrivals.close()
+            self._arrivals = WaitSet(self._node)
+            for other, (its_kind, _) in self._entities.items():
+                self._arrivals.add(its_kind, other)
+            self._arrivals.add(kind, entity)
+        self._entities[entity] = kind, take
+
+    # Life ----------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; safe where it never began."""
+        """End the thread, where there is one, and the waiting for the entities."""
         self._running = False
         if self._thread.is_alive():
-            self._wake.trigger()
+            self._arrivals.wake()
             self._thread.join()
+        self._arrivals.close()
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Run `work` on the loop's thread; from any thread."""
         self._calls.append(work)
-        self._wake.trigger()
+        self._arrivals.wake()
 
     def call(self, work: Callable[[], Any], timeout: float) -> Any:
         """Run `work` on the loop's thread and return or raise what it did; TimeoutError if stuck."""
@@ -88,57 +158,62 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            wait_set, size, patience = None, (-1, -1), 0
             while self._running:
-                subscriptions, services = list(self._node.subscriptions), list(self._servers)
-                if size != (len(subscriptions), len(services)):
-                    size = len(subscriptions), len(services)
-                    wait_set = _rclpy.WaitSet(size[0], 1, 0, 0, size[1], 0, self._node.context.handle)
-                self._wait(wait_set, subscriptions, services, patience)
-                self._take_messages(wait_set, subscriptions)
-                self._take_requests(wait_set, services)
-                for _ in range(len(self._calls)):
-                    self._calls.popleft()()
-                patience = self._settle()
+                self.turn(self._patience)
         except Exception as error:
             self._failed(error)
 
-    def _wait(self, wait_set: Any, subscriptions: list[Any], services: list[Any], patience: int) -> None:
-        wait_set.clear_entities()
-        for subscription in subscriptions:
-            wait_set.add_subscription(subscription.handle)
-        for service in services:
-            wait_set.add_service(service.handle)
-        wait_set.add_guard_condition(self._wake.handle)
-        wait_set.wait(patience if not self._calls else 0)
+    def turn(self, patience: int) -> None:
+        """Wait at most `patience` nanoseconds for something to come, take it and settle."""
+        arrived = self._arrivals.wait(0 if self._unfinished else patience)
+        for entity in {*self._unfinished, *arrived} if self._unfinished else arrived:
+            if self._drain(self._entities[entity][1]):
+                self._unfinished.discard(entity)
+            else:
+                self._unfinished.add(entity)
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
+        self._patience = self._settle()
 
     @staticmethod
-    def _take_messages(wait_set: Any, subscriptions: list[Any]) -> None:
-        ready = wait_set.get_ready_entities('subscription')
-        for subscription in subscriptions:
-            if subscription.handle.pointer not in ready:
-                continue
-            for _ in range(MOST):
-                with subscription.handle:
-                    taken = subscription.handle.take_message(subscription.msg_type, False)
-                if taken is None:
-                    break
-                subscription.callback(taken[0])
-
-    def _take_requests(self, wait_set: Any, services: list[Any]) -> None:
-        ready = wait_set.get_ready_entities('service')
-        for service in services:
-            if service.handle.pointer not in ready:
-                continue
-            for _ in range(MOST):
-                with service.handle:
-                    request, header = service.handle.service_take_request(service.srv_type.Request)
-                if header is None:
-                    break
-                self._servers[service](request, service.srv_type.Response(), _reply(service, header))
+    def _drain(take: Callable[[], bool]) -> bool:
+        """Take all that came, or MOST of it; return whether that was all."""
+        return not all(take() for _ in range(MOST))
 
 
-def _reply(service: Any, header: Any) -> Reply:
-    def reply(response: Any) -> None:
-        service.send_response(response, header)
-    return reply
+class Caller:
+    """A client of a service, for requests from any thread; several may be under way at once."""
+
+    def __init__(self, client: Any) -> None:
+        """Wrap a client that the loop takes answers from."""
+        self._client, self._response = client, client.srv_type.Response
+        self._send, self._take = client.handle.send_request, client.handle.take_response
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Return whether somebody serves it."""
+        return bool(self._client.service_is_ready())
+
+    def call(self, request: Any, then: Callable[[Any], None]) -> int:
+        """Send a request; `then` gets its response, on the loop's thread. Return what `forget` needs."""
+        with self._lock:  # the answer may be here before its number is known
+            number = int(self._send(request))
+            self._waiting[number] = then
+        return number
+
+    def forget(self, number: int) -> None:
+        """Wait for an answer no longer."""
+        self._waiting.pop(number, None)
+
+    def take(self) -> bool:
+        """Take one answer and hand it on; return False where there is none."""
+        header, response = self._take(self._response)
+        if header is None:
+            return False
+        with self._lock:
+            then = self._waiting.pop(header.request_id.sequence_number, None)
+        if then is not None:
+            then(response)
+        return True

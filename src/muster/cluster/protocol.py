@@ -38,6 +38,9 @@ from muster.cluster.raft.types import (
 MAGIC = b'MU'
 VERSION = 1
 HEADER = struct.Struct('<2sBBB')
+#: The encapsulation of a serialised ROS message, and the length of its only field, `uint8[] data`.
+_CDR = struct.Struct('<4sI')
+_LITTLE_ENDIAN, _BIG_ENDIAN = b'\0\1\0\0', b'\0\0'
 #: Largest message on the wire.
 MAX_BYTES = 64 * 1024
 #: Largest snapshot that a member takes in.
@@ -117,6 +120,21 @@ _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
 class Rejected(ValueError):
     """A message that cannot be taken in; the text says why."""
+
+
+def wrapped(data: bytes) -> bytes:
+    """Return the serialised ClusterPacket that carries a message, as XCDR1 has it."""
+    return _CDR.pack(_LITTLE_ENDIAN, len(data)) + data
+
+
+def unwrapped(message: bytes) -> bytes:
+    """Return the message that a serialised ClusterPacket carries; raise Rejected where it is none."""
+    if len(message) < _CDR.size or message[:2] not in (_LITTLE_ENDIAN[:2], _BIG_ENDIAN):
+        raise Rejected(f'{message[:8]!r} begins no serialised packet')
+    length = int.from_bytes(message[4:8], 'big' if message[:2] == _BIG_ENDIAN else 'little')
+    if len(message) < _CDR.size + length:
+        raise Rejected(f'a packet of {length} bytes that ends after {len(message) - _CDR.size}')
+    return message[_CDR.size:_CDR.size + length]
 
 
 def encode(packet: Packet) -> bytes:
