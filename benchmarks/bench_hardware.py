@@ -79,7 +79,7 @@ def plug_and_pull(results: Results, client: RosClient) -> None:
         if event.device.id == f'net-{INTERFACE}':
             events.append((event.type, time.perf_counter()))
 
-    client.node.create_subscription(DeviceEvent, f'{NODE}/events', keep, qos.EVENTS)
+    client.listen(DeviceEvent, f'{NODE}/events', keep, qos.EVENTS)
     client.call(Trigger, f'{NODE}/scan')
     client.spin_until(lambda: client.node.count_publishers(f'{NODE}/events'), 20, 'the topic of the events')
 
@@ -128,7 +128,7 @@ def start(client: RosClient, number: int) -> float:
     topic, lists = f'{NODE}/devices', []
     client.spin_until(lambda: client.node.count_publishers(topic) == 0, 20, 'the end of the last topic')
     change(client, Transition.TRANSITION_CONFIGURE)
-    subscription = client.node.create_subscription(
+    leave = client.listen(
         DeviceArray, topic, lambda message: lists.append((message, time.perf_counter())), qos.STATUS)
     client.spin_until(lambda: client.node.count_publishers(topic) == 1, 20, 'the topic of the devices')
     begun = time.perf_counter()
@@ -137,7 +137,7 @@ def start(client: RosClient, number: int) -> float:
     took = 1e3 * (lists[0][1] - begun)
     change(client, Transition.TRANSITION_DEACTIVATE)
     change(client, Transition.TRANSITION_CLEANUP)
-    client.node.destroy_subscription(subscription)
+    leave()
     return took
 
 

@@ -21,7 +21,7 @@ def round_trips(client: RosClient, count: int) -> list[float]:
     """Return the seconds of round trips to the echo process that runs in the same ROS domain."""
     received: list[ClusterPacket] = []
     publisher = client.node.create_publisher(ClusterPacket, THERE, DEPTH)
-    client.node.create_subscription(ClusterPacket, BACK, received.append, DEPTH)
+    client.listen(ClusterPacket, BACK, received.append, DEPTH)
     packet = ClusterPacket(data=bytes(BYTES))
     # The first ones are lost until both ways are discovered.
     client.spin_until(lambda: publisher.publish(packet) or received, 30, 'the echo')

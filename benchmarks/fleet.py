@@ -72,8 +72,7 @@ class MusterCluster:
         samples = []
         for _ in range(count):
             begun = time.perf_counter()
-            future = service.call_async(ListLocks.Request())
-            self.client.spin_until(future.done, 10, 'answer')
+            self.client.answer(service, ListLocks.Request(), 10, 'list_locks')
             samples.append(time.perf_counter() - begun)
         return samples
 
@@ -87,14 +86,14 @@ class MusterCluster:
         def take(lane: int) -> None:
             sent = time.perf_counter()
             request = AcquireLock.Request(name=f'lane_{lane}', lease=LEASE)
-            acquire.call_async(request).add_done_callback(lambda f: give(lane, sent, f.result()))
+            acquire.call(request, lambda answer: give(lane, sent, answer))
 
         def give(lane: int, sent: float, answer: Any) -> None:
             now = time.perf_counter()
             assert answer.success, answer.message
             load.acquire.append(now - sent)
             request = ReleaseLock.Request(name=f'lane_{lane}', fencing_token=answer.fencing_token)
-            release.call_async(request).add_done_callback(lambda f: given(lane, now, f.result()))
+            release.call(request, lambda answer: given(lane, now, answer))
 
         def given(lane: int, sent: float, answer: Any) -> None:
             nonlocal lanes
@@ -118,9 +117,8 @@ class MusterCluster:
         begun = time.perf_counter()
         os.kill(self.pid(victim), signal.SIGKILL)
         while True:
-            future = service.call_async(AcquireLock.Request(name=f'kill_{number}', lease=LEASE))
-            self.client.spin_until(future.done, 30, 'a lock after the death of the leader')
-            if future.result().success:
+            request = AcquireLock.Request(name=f'kill_{number}', lease=LEASE)
+            if self.client.answer(service, request, 30, 'a lock after the death of the leader').success:
                 return time.perf_counter() - begun
 
     def echoes(self, count: int) -> list[float]:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import time
 from typing import Any
 
+from muster.cluster.loop import Caller, Loop
 from muster.ros.qos import SERVICES
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 
-#: How late a wait notices that its time is over, seconds.
-WAKE_INTERVAL = 0.05
+#: How late a wait notices that its time is over or its condition true by itself, nanoseconds.
+PATIENCE = 50_000_000
 
 
 class RosClient:
@@ -25,43 +26,57 @@ class RosClient:
         rclpy.init(context=self._context, domain_id=domain)
         self.node = Node('benchmark', context=self._context, enable_rosout=False,
                          start_parameter_services=False)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        # It wakes the waits below; a time-out of `spin_once` would make a timer at every call.
-        self.node.create_timer(WAKE_INTERVAL, lambda: None)
-        self._clients: dict[str, Any] = {}
+        self._loop = Loop(self.node, lambda: PATIENCE, _raised)
+        self._callers: dict[str, Caller] = {}
 
     def spin_until(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
-        """Spin until `condition` is true and return its value; raise TimeoutError naming `what`."""
+        """Take what comes until `condition` holds and return its value; raise TimeoutError naming `what`."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f'not within {timeout} s: {what}')
-            self._executor.spin_once()
+            self._loop.turn(PATIENCE)
         return value
 
     def spin(self, seconds: float) -> None:
-        """Spin for a while."""
+        """Take what comes for a while."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self._executor.spin_once()
+            self._loop.turn(PATIENCE)
 
-    def client(self, kind: Any, name: str, timeout: float = 30.0) -> Any:
+    def listen(self, kind: Any, topic: str, heard: Callable[[Any], None], qos: Any) -> Callable[[], None]:
+        """Subscribe to a topic; return what ends it."""
+        subscription = self._loop.listen(
+            kind, topic, lambda message: heard(deserialize_message(message, kind)), qos)
+        return lambda: self._loop.leave(subscription)
+
+    def client(self, kind: Any, name: str, timeout: float = 30.0) -> Caller:
         """Return a client whose service is there."""
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(kind, name, qos_profile=SERVICES)
-        client = self._clients[name]
-        self.spin_until(client.service_is_ready, timeout, f'service {name}')
-        return client
+        if name not in self._callers:
+            self._callers[name] = self._loop.client(kind, name, SERVICES)
+        caller = self._callers[name]
+        self.spin_until(lambda: caller.ready, timeout, f'service {name}')
+        return caller
 
     def call(self, kind: Any, name: str, /, timeout: float = 30.0, **fields: Any) -> Any:
         """Call a service and return its answer."""
-        future = self.client(kind, name, timeout).call_async(kind.Request(**fields))
-        self.spin_until(future.done, timeout, f'answer of {name}')
-        return future.result()
+        return self.answer(self.client(kind, name, timeout), kind.Request(**fields), timeout, name)
+
+    def answer(self, caller: Caller, request: Any, timeout: float, name: str) -> Any:
+        """Send a request and return its answer."""
+        answers: list[Any] = []
+        number = caller.call(request, answers.append)
+        try:
+            return self.spin_until(lambda: answers, timeout, f'answer of {name}')[0]
+        finally:
+            caller.forget(number)
 
     def close(self) -> None:
         """Leave the domain."""
-        self._executor.shutdown(timeout_sec=5)
+        self._loop.stop()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
+
+
+def _raised(error: Exception) -> None:
+    raise error
