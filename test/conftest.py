@@ -4,7 +4,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from hypothesis import settings
 import pytest
+
+# Time decides no test: the first example of one may import half of ROS.
+settings.register_profile('muster', deadline=None)
+settings.load_profile('muster')
 
 
 @pytest.fixture

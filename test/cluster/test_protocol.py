@@ -85,8 +85,9 @@ PACKETS = st.builds(Packet, st.from_regex('[0-9a-f]{0,16}', fullmatch=True), MEM
 
 
 def row(*fields: Any) -> bytes:
-    """Return a message with this body."""
-    return protocol.HEADER.pack(protocol.MAGIC, protocol.VERSION, 0, 0) + msgpack.packb(list(fields))
+    """Return a message with this envelope, the first six, and these fields."""
+    return protocol.HEADER.pack(protocol.MAGIC, protocol.VERSION, 0, 0) + \
+        msgpack.packb([*fields[:6], fields[6:]])
 
 
 @settings(max_examples=60)
@@ -109,6 +110,14 @@ def test_a_packet_is_serialised_as_the_middleware_does_it(data: bytes) -> None:
 def test_what_is_no_serialised_packet_is_rejected(message: bytes) -> None:
     with pytest.raises(Rejected):
         protocol.unwrapped(message)
+
+
+def test_an_append_for_several_goes_to_each() -> None:
+    entries = (Entry(8, 1, 5, Kind.COMMAND, b'x'), Entry(9, 1, 0, Kind.CLOCK, b''))
+    receivers = [Member('b', 2), Member('c', 3)]
+    bodies = [Append(1, 7, 1, 7, entries), Append(1, 7, 1, 8, entries)]
+    packets = [Packet('f', Member('a', 1), receiver, body) for body in bodies for receiver in receivers]
+    assert [protocol.decode(protocol.encode(packet)) for packet in packets] == packets
 
 
 @settings(max_examples=100)
@@ -155,9 +164,11 @@ def test_flipped_bytes_are_rejected_or_well_typed(packet: Packet, data: st.DataO
     (row('c', 'a', 1, 'b', 2, 99), 'malformed'),                          # no such kind
     (row('c', 'a', 1, 'b', 2, 5, -1), 'malformed'),                       # a negative term
     (row('c', 'a', 1, 'b', 2, 5, 2**64 - 1), 'malformed'),                # a term that has no next one
+    (row('c' * 65, 'a', 1, 'b', 2, 11), 'malformed'),
     (row('c', 'a/b', 1, 'b', 2, 11), "'a/b'"), (row('c', '', 1, 'b', 2, 11), "''"),
     (row('c', 'a' * 65, 1, 'b', 2, 11), 'malformed'), (row('c', 'a', 1, '../b', 2, 11), "'../b'"),
     (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[3, 1, 0, 1, b'']], 0), 'gap'),
+    (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 1, b''], [3, 1, 0]], 0), 'malformed'),
     (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, -1, 1, b'']], 0), 'malformed'),
     (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 77, b'']], 0), 'Kind'),
     (row('c', 'a', 1, 'b', 2, 3, 1, 1, 1, 1, [[2, 1, 0, 1, b'\xff']], 0), 'malformed'),

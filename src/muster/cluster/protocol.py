@@ -8,12 +8,12 @@ A message is a fixed header, a MessagePack body and an authentication tag:
     magic "MU" | version u8 | flags u8 | tag length u8 | body | tag
 
 The tag is empty until members authenticate one another; flags are 0. The body is an array
-[cluster id, sender id, sender incarnation, receiver id, receiver incarnation, kind, fields...].
+[cluster id, sender id, sender incarnation, receiver id, receiver incarnation, kind, [fields...]].
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 import re
 import struct
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ MAX_BYTES = 64 * 1024
 #: Largest snapshot that a member takes in.
 MAX_SNAPSHOT = 256 << 20
 #: Ids of members become names of topics; the receiver of a broadcast has none.
+MAX_CLUSTER_ID = 64
 MEMBER_ID = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
 
 
@@ -116,6 +117,9 @@ _KINDS: dict[int, Any] = {1: VoteRequest, 2: Vote, 3: Append, 4: AppendReply, 5:
                           6: SnapshotChunk, 7: SnapshotReply, 10: Hello, 11: Join, 12: Forward,
                           13: JoinRefused, 14: Read, 15: ReadAt, 16: Remove, 17: Transfer}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
+_ENTRIES = {int(kind): kind for kind in Kind}
+#: Numbers on the wire are below it.
+_LIMIT = 2**63
 
 
 class Rejected(ValueError):
@@ -139,19 +143,37 @@ def unwrapped(message: bytes) -> bytes:
 
 def encode(packet: Packet) -> bytes:
     """Return the bytes of a message."""
-    body = packet.body
-    fields: Sequence[Any]
-    if isinstance(body, Append):
-        fields = (*body[:4], [(e.index, e.term, e.elapsed, int(e.kind), e.data) for e in body.entries],
-                  body.round)
-    elif isinstance(body, AppendReply):
-        fields = (body.term, body.accepted, body.index, body.round)
-    elif isinstance(body, tuple):
-        fields = body
-    else:
-        fields = [getattr(body, field) for field in body.__slots__]
-    return HEADER.pack(MAGIC, VERSION, 0, 0) + msgpack.packb(
-        [packet.cluster_id, *packet.sender, *packet.receiver, _NUMBERS[type(body)], *fields])
+    envelope = _sealed(packet.cluster_id, packet.sender, packet.receiver, _NUMBERS[type(packet.body)])
+    return envelope + _contents.pack(packet.body)
+
+
+@lru_cache(maxsize=1024)
+def _sealed(cluster_id: str, sender: Member, receiver: Member, number: int) -> bytes:
+    """Return a message up to its body: the same for all messages of a kind from one to another."""
+    parts = msgpack.packb([cluster_id, *sender, *receiver, number, None])
+    return HEADER.pack(MAGIC, VERSION, 0, 0) + parts[:-1]  # the body takes the place of None
+
+
+class _Contents:
+    """Packs bodies; the same append goes to every follower and is packed once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Append | None, bytes] = None, b''
+
+    def pack(self, body: Body) -> bytes:
+        """Return the fields of a body."""
+        if not isinstance(body, Append):
+            return msgpack.packb(body if isinstance(body, tuple) else
+                                 [getattr(body, field) for field in body.__slots__])
+        last, packed = self._last
+        if body != last:  # entries are compared by identity first
+            packed = msgpack.packb((*body[:4], [(e.index, e.term, e.elapsed, int(e.kind), e.data)
+                                                for e in body.entries], body.round))
+            self._last = body, packed
+        return packed
+
+
+_contents = _Contents()
 
 
 def decode(data: bytes) -> Packet:
@@ -168,31 +190,34 @@ def decode(data: bytes) -> Packet:
     if flags or tag_length:
         raise Rejected('an authenticated or flagged message, which this version does not know: update it')
     try:
-        row = msgpack.unpackb(memoryview(data)[HEADER.size:], use_list=False, max_ext_len=0)
-        cluster_id, sender, incarnation, receiver, receiver_incarnation, number, *fields = row
-        _check(str, cluster_id, sender, receiver)
-        _check(int, incarnation, receiver_incarnation)
-        for name in (sender, receiver or sender):
-            if not MEMBER_ID.fullmatch(name):
-                raise ValueError(f'{name!r:.80} is no id of a member')
-        packet = Packet(cluster_id, Member(sender, incarnation),
-                        Member(receiver, receiver_incarnation), _body(_KINDS[number], fields))
+        *envelope, number, fields = msgpack.unpackb(
+            memoryview(data)[HEADER.size:], use_list=False, max_ext_len=0)
+        packet = Packet(*_opened(*envelope), _body(_KINDS[number], fields))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise Rejected(f'malformed message: {type(error).__name__} {error}'[:200]) from error
     return packet
 
 
-def _body(kind: Any, fields: list[Any]) -> Any:
+@lru_cache(maxsize=1024, typed=True)
+def _opened(cluster_id: str, sender: str, incarnation: int, receiver: str,
+            receiver_incarnation: int) -> tuple[str, Member, Member]:
+    """Check who says something to whom; raise ValueError or TypeError."""
+    _check(str, cluster_id, sender, receiver)
+    _check(int, incarnation, receiver_incarnation)
+    if len(cluster_id) > MAX_CLUSTER_ID:
+        raise ValueError(f'an id of a cluster has at most {MAX_CLUSTER_ID} characters')
+    for name in (sender, receiver or sender):
+        if not MEMBER_ID.fullmatch(name):
+            raise ValueError(f'{name!r:.80} is no id of a member')
+    return cluster_id, Member(sender, incarnation), Member(receiver, receiver_incarnation)
+
+
+def _body(kind: Any, fields: tuple[Any, ...]) -> Any:
     if kind is Append:
-        term, previous_index, previous_term, commit, entries, number = fields
+        term, previous_index, previous_term, commit, rows, number = fields
         _check(int, term, previous_index, previous_term, commit, number)
-        body = Append(term, previous_index, previous_term, commit,
-                      tuple(_entry(*row) for row in entries), number)
-        indexes = [e.index for e in body.entries]
-        first = body.previous_index + 1
-        if indexes != list(range(first, first + len(indexes))):
-            raise ValueError('entries with a gap')
-        return body
+        return Append(term, previous_index, previous_term, commit, _entries(rows, previous_index + 1),
+                      number)
     if kind is Hello:
         listed, automatic, leader = fields
         _check(str, *listed, leader)
@@ -224,19 +249,27 @@ def _chunk(term: int, index: int, snapshot_term: int, configuration: bytes, size
     return SnapshotChunk(term, index, snapshot_term, configuration, size, offset, data)
 
 
-def _entry(index: int, term: int, elapsed: int, kind: int, data: bytes) -> Entry:
-    _check(int, index, term, elapsed)
-    _check(bytes, data)
-    if kind == Kind.CONFIGURATION:
-        Configuration.decode(data)
-    elif kind == Kind.NOOP:
-        data.decode()
-    return Entry(index, term, elapsed, Kind(kind), data)
+def _entries(rows: tuple[Any, ...], first: int) -> tuple[Entry, ...]:
+    """Read the entries of an append, column by column: what is checked at once costs once."""
+    if rows == ():
+        return ()
+    indexes, terms, elapsed, numbers, contents = zip(*rows, strict=True)
+    if indexes != tuple(range(first, first + len(rows))):
+        raise ValueError('entries with a gap')
+    _check(int, *terms, *elapsed)
+    _check(bytes, *contents)
+    kinds = [_ENTRIES.get(number) or Kind(number) for number in numbers]
+    for kind, data in zip(kinds, contents, strict=True):
+        if kind is Kind.CONFIGURATION:
+            Configuration.decode(data)
+        elif kind is Kind.NOOP:
+            data.decode()
+    return tuple(map(Entry, range(first, first + len(rows)), terms, elapsed, kinds, contents))
 
 
 def _check(kind: type, *values: Any) -> None:
     for value in values:
         if not isinstance(value, kind):
             raise TypeError(f'{value!r:.40} is not of type {kind.__name__}')
-        if isinstance(value, int) and not 0 <= value < 2**63:
-            raise ValueError(f'{value} is out of range')
+    if kind is int and values and not 0 <= min(values) <= max(values) < _LIMIT:
+        raise ValueError(f'a number of {values!r:.80} is out of range')
