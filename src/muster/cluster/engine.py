@@ -9,6 +9,7 @@ carries out what the core decided. Everything here runs on that thread; `Loop.ca
 """
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 import os
 from pathlib import Path
@@ -22,7 +23,6 @@ from muster.cluster import protocol
 from muster.cluster.loop import Loop
 from muster.cluster.member import ClusterMember, Effects, Policy
 from muster.cluster.raft.core import Timing
-from muster.cluster.raft.types import Entry
 from muster.cluster.state.commands import Answer, Code, Operation
 from muster.cluster.state.events import Event
 from muster.cluster.state.locks import RequestId
@@ -79,7 +79,9 @@ class Engine:
         self._writer: Writer | None = None
         self._storage: Storage | None = None
         self._unwritten = 0
-        self._care_at = 0
+        self._finished: deque[list[object]] = deque()   # batches of the writer, not yet told to the core
+        self._impatient = False                         # whether the core can go on with them at once
+        self._deadline = self._care_at = 0
         self._seen: tuple[Any, ...] = ()
         self._learning: Any = None         # the subscription to the learners' broadcast
         self._not_leading = threading.Event()
@@ -100,7 +102,7 @@ class Engine:
             random.Random(secrets.randbits(64)), now(), storage.hard_state, tuple(storage.entries),
             storage.snapshot, policy)
         storage.entries.clear()  # they are the member's now
-        self._unwritten, self._seen = 0, ()
+        self._unwritten, self._deadline, self._seen = 0, 0, ()
         self._inboxes = [
             self.loop.listen(ClusterPacket, self._topic(name), self._on_message, INBOX)
             for name in (self.member_id, '_hello')]
@@ -118,6 +120,7 @@ class Engine:
             self._writer.close()
             self._storage.close()
         self.member = self._writer = self._storage = None
+        self._finished.clear()
         for answer in self._waiting.values():
             answer(Answer(Code.OUTCOME_UNKNOWN, 'the cluster node was deactivated meanwhile: '
                           'repeat it with the same request_id'))
@@ -178,29 +181,36 @@ class Engine:
         if member is None:
             return CARE_PERIOD
         time_now = now()
-        if time_now >= member.next_deadline():
+        while self._finished:
+            self._persisted(member, self._finished.popleft(), time_now)
+        if time_now >= self._deadline:
             member.advance(time_now)
-        effects = member.take_effects()
-        if not effects.record:
-            self._answer(effects)  # before the followers are told, which nobody waits for
-        for packet in effects.packets:
-            self._send(packet)
-        if effects.record or (effects.packets_when_durable and self._unwritten and not member.disk_problem):
-            assert self._writer is not None
-            self._unwritten += 1
-            self._writer.submit(effects.record, effects)
-        elif not member.disk_problem:  # else what these promise cannot be kept
-            for packet in effects.packets_when_durable:
-                self._send(packet)
-        if effects.record:
-            self._answer(effects)
-        for event in effects.events:
-            self._on_event(event)
+        self._carry_out(member.take_effects(), stalled=bool(member.disk_problem))
         self._notice_change(member)
         if time_now >= self._care_at:
             self._care_at = time_now + CARE_PERIOD
             self._on_care()
-        return max(0, min(member.next_deadline(), self._care_at) - now())
+        self._deadline = member.next_deadline()
+        return self._patience(member)
+
+    def _carry_out(self, effects: Effects, *, stalled: bool) -> None:
+        """Do what the core decided; while the disk is stalled nothing is promised."""
+        record = bool(effects.record)
+        if not record:
+            self._answer(effects)  # before the followers are told, which nobody waits for
+        for packet in effects.packets:
+            self._send(packet)
+        if record or (effects.packets_when_durable and self._unwritten and not stalled):
+            assert self._writer is not None
+            self._unwritten += 1
+            self._writer.submit(effects.record, effects)
+        elif not stalled:  # else what these promise cannot be kept
+            for packet in effects.packets_when_durable:
+                self._send(packet)
+        if record:
+            self._answer(effects)
+        for event in effects.events:
+            self._on_event(event)
 
     def _answer(self, effects: Effects) -> None:
         for ticket, answer in effects.answers:
@@ -211,15 +221,16 @@ class Engine:
     def _notice_change(self, member: ClusterMember) -> None:
         raft = member.raft
         seen = (raft.role, raft.term, raft.leader, raft.configuration) if raft else ()
-        if seen != self._seen:
-            self._seen = seen
-            self._on_change()
-            self._listen(raft is not None and not raft.configuration.may_vote(member.me))
-            if raft is not None:
-                # A publisher made when it is first needed loses its first messages to discovery;
-                # an election cannot wait for that. Learners are reached by the leader only.
-                for voter in raft.configuration.voters - {member.me}:
-                    self._outbox(voter.id)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self._on_change()
+        self._listen(raft is not None and not raft.configuration.may_vote(member.me))
+        if raft is not None:
+            # A publisher made when it is first needed loses its first messages to discovery;
+            # an election cannot wait for that. Learners are reached by the leader only.
+            for voter in raft.configuration.voters - {member.me}:
+                self._outbox(voter.id)
         if member.leads:
             self._not_leading.clear()
         else:
@@ -242,29 +253,44 @@ class Engine:
                 self._on_change()
         self.loop.call_soon(change)
 
+    def _patience(self, member: ClusterMember) -> int:
+        """Return how long nothing is due; what became durable ends the wait only where it is waited for."""
+        self._impatient = self._unwritten > 0 and member.waits_for_disk
+        if self._impatient and self._finished:
+            return 0  # the writer looked before it was told
+        return max(0, min(self._deadline, self._care_at) - now())
+
     def _written(self, batch: list[object], error: Exception | None) -> None:
         """Learn on the writer's thread what became durable."""
         if isinstance(error, SyncFailed):
             # Nothing that happens in this process from here on could be trusted.
             os.write(2, f'muster: the disk did not confirm a write ({error}); ending\n'.encode())
             os._exit(os.EX_IOERR)
+        if error is not None:
+            self.loop.call_soon(lambda: self._fail(error))
+            return
         # Acknowledgements leave from here: a follower's answer need not wait for the loop.
         for effects in batch:
             assert isinstance(effects, Effects)
             for packet in effects.packets_when_durable:
                 self._send(packet)
-        self.loop.call_soon(lambda: self._durable(batch, error))
+        self._finished.append(batch)
+        if self._impatient:
+            self.loop.wake()
 
-    def _durable(self, batch: list[object], error: Exception | None) -> None:
-        if error is not None:
-            raise error  # ends the loop, and with it the process
+    @staticmethod
+    def _fail(error: Exception) -> None:
+        """End the loop, and with it the process."""
+        raise error
+
+    def _persisted(self, member: ClusterMember, batch: list[object], time_now: int) -> None:
+        """Tell the core what became durable."""
         self._unwritten -= len(batch)
-        last: Entry | None = None
-        for effects in batch:
+        for effects in reversed(batch):
             assert isinstance(effects, Effects)
-            last = effects.record.entries[-1] if effects.record.entries else last
-        if self.member is not None and last is not None:
-            self.member.persisted(last, now())
+            if effects.record.entries:
+                member.persisted(effects.record.entries[-1], time_now)
+                return
 
     def _send(self, packet: protocol.Packet) -> None:
         to_all = '_hello' if isinstance(packet.body, protocol.Hello) else '_learners'
@@ -272,6 +298,9 @@ class Engine:
         outbox.publish(protocol.wrapped(protocol.encode(packet)))
 
     def _outbox(self, name: str) -> Any:
+        made = self._outboxes.get(name)
+        if made is not None:
+            return made
         with self._making:  # the writer's thread may be the first to answer somebody
             if name not in self._outboxes:
                 self._outboxes[name] = self.node.create_publisher(ClusterPacket, self._topic(name), INBOX)

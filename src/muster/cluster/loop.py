@@ -134,6 +134,10 @@ class Loop:
         self._calls.append(work)
         self._arrivals.wake()
 
+    def wake(self) -> None:
+        """Make the loop settle soon; from any thread."""
+        self._arrivals.wake()
+
     def call(self, work: Callable[[], Any], timeout: float) -> Any:
         """Run `work` on the loop's thread and return or raise what it did; TimeoutError if stuck."""
         if not self._thread.is_alive():

@@ -615,6 +615,11 @@ class ClusterMember:
         return self.raft.transferring
 
     # Effects -----------------------------------------------------------------------------------
+    @property
+    def waits_for_disk(self) -> bool:
+        """Return whether something would be committed if all that was handed out were durable."""
+        return self.raft is not None and self.raft.waits_for_disk
+
     def persisted(self, entry: Entry, now: int) -> None:
         """Learn that the log is durable up to this entry."""
         self._now = now

@@ -157,6 +157,12 @@ class Raft:
         """Return whether this leader is handing over."""
         return self._transfer_to is not None
 
+    @property
+    def waits_for_disk(self) -> bool:
+        """Return whether a leader's own disk is all that keeps entries from being committed."""
+        return self.role == Role.LEADER and self._durable < self.log.last_index and \
+            self._stored(self.log.last_index) > self.commit
+
     def next_deadline(self) -> int:
         """Return when `advance` must be called at the latest."""
         if self.role == Role.LEADER:
@@ -648,8 +654,7 @@ class Raft:
         """Commit what a quorum has stored; only entries of the own term count (paper, 5.4.2)."""
         if self.role != Role.LEADER:
             return
-        match = {m: p.match for m, p in self.progress.items()} | {self.me: self._durable}
-        index = self.configuration.committed(match)
+        index = self._stored(self._durable)
         if index <= self.commit or self.log.term(index) != self.term:
             return
         self.commit = index
@@ -661,6 +666,12 @@ class Raft:
         self._confirm_reads()
         if self.configuration_committed:
             self._continue_change(now)
+
+    def _stored(self, own: int) -> int:
+        """Return the last index that a quorum has, this member up to `own`."""
+        match = {m: p.match for m, p in self.progress.items()}
+        match[self.me] = own
+        return self.configuration.committed(match)
 
     def _continue_change(self, now: int) -> None:
         """Leave a committed joint configuration; a leader that it left out steps down."""
