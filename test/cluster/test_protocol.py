@@ -96,7 +96,7 @@ def test_every_message_comes_back(packet: Packet) -> None:
     assert protocol.decode(protocol.encode(packet)) == packet
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)  # the first one loads the type's library
 @given(st.binary(max_size=300))
 def test_a_packet_is_serialised_as_the_middleware_does_it(data: bytes) -> None:
     message = serialize_message(muster_interfaces.msg.ClusterPacket(data=data))
