@@ -106,6 +106,7 @@ class Fleet:
                             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'PYTHONUNBUFFERED': '1',
                             'ROS_LOG_DIR': str(folder / 'log'), 'OPENBLAS_NUM_THREADS': '1'}
         self.processes: dict[str, Process] = {}
+        self.inside: dict[str, list[str]] = {}    # by a process's name: the command that runs it somewhere
         self._domain = domain
         self._probe: Probe | None = None
 
@@ -113,12 +114,12 @@ class Fleet:
     def probe(self) -> Probe:
         """Return the node that calls services and listens for the test."""
         if self._probe is None:
-            self._probe = Probe(self._domain)
+            self._probe = Probe(self._domain, self.environment['ROS_AUTOMATIC_DISCOVERY_RANGE'])
         return self._probe
 
     def start(self, name: str, module: str, *arguments: str) -> Process:
         """Start `python -m module arguments...` as process `name`."""
-        process = Process([sys.executable, '-m', module, *arguments],
+        process = Process([*self.inside.get(name, ()), sys.executable, '-m', module, *arguments],
                           self.folder / f'{name}.txt', self.environment)
         self.processes[name] = process
         return process
@@ -186,9 +187,9 @@ class Graph:
 class Probe:
     """A node of the test's own context, spinning in a thread."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, discovery_range: str) -> None:
         """Join the domain."""
-        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = discovery_range
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = Node('probe', context=self.context, enable_rosout=False,
