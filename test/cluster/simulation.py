@@ -4,67 +4,41 @@
 Whole clusters in virtual time: the real members on a hostile network, disks that forget, clocks that drift.
 
 Everything follows from the seed. The members are the ones that run on robots, every packet goes
-through the wire format, and after every step the invariants of `Oracle` are checked.
+through the wire format, after every step the invariants of `oracle` are checked, and at the end
+of a story the histories of its clients.
 """
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 import heapq
 from random import Random
-from typing import Any
+from unittest import mock
 
+from clients import LockClient, LOCKS
+from disks import Disk
+import linearizability
+from linearizability import Call, Read
 from muster.cluster import protocol
-from muster.cluster.member import ClusterMember, Effects
+from muster.cluster.member import ClusterMember
+from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import PROFILES
-from muster.cluster.raft.types import BLANK, Entry, HardState, Member
-from muster.cluster.state.commands import Acquire, Answer, Barrier, Code, Operation, Release, Renew, Withdraw
-from muster.cluster.state.events import Event, EventType
+from muster.cluster.raft.types import Member, Refused
+from muster.cluster.state import sessions
+from muster.cluster.state.commands import Acquire, Answer, Barrier, Code, Operation
+from muster.cluster.state.events import EventType
 from muster.cluster.state.locks import RequestId
-from muster.cluster.state.machine import StateMachine
+from oracle import configurations, MAX_DRIFT, MILLISECOND, Oracle, SECOND, Violation
 
-MILLISECOND = 1_000_000
-SECOND = 1000 * MILLISECOND
 TIMING = PROFILES['lan']
-#: Two clocks drift apart by less than the 1 % that the leases allow for.
-MAX_DRIFT = 0.0045
 #: The inboxes of the transport keep so many messages (QoS depth).
 INBOX = 64
 #: Longest time without faults until a cluster must work again.
 PATIENCE = 20 * SECOND
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-
-@dataclass
-class Disk:
-    """What a robot has on disk, and the writes on their way there."""
-
-    me: Member
-    cluster_id: str = ''
-    hard_state: HardState = BLANK
-    entries: list[Entry] = field(default_factory=list)
-    queue: deque[Effects] = field(default_factory=deque)
-
-    def apply(self, parts: list[Any]) -> None:
-        """Make parts of records durable, as the write-ahead log replays them."""
-        for part in parts:
-            if isinstance(part, str):
-                self.cluster_id = part
-            elif isinstance(part, HardState):
-                self.hard_state = part
-            else:
-                del self.entries[part.index - 1:]
-                self.entries.append(part)
-
-    @staticmethod
-    def parts(effects: Effects) -> list[Any]:
-        """Return what one record writes, in its order."""
-        record = effects.record
-        return [part for part in (record.cluster_id, record.hard_state) if part] + record.entries
+#: How often it is looked whether it does.
+GLANCE = 20 * MILLISECOND
+#: A short story, as most searches tell it.
+SHORT = 2 * SECOND
 
 
 class Robot:
@@ -93,243 +67,44 @@ class Robot:
         return max(0, int((clock - self.offset) / self.rate)) + 2
 
 
-class Oracle:
-    """What must hold whatever happens; it sees all members at once."""
-
-    def __init__(self) -> None:
-        """Know nothing yet."""
-        self.log: list[Entry] = []
-        self.digests: list[Any] = [None]
-        self.cluster_id = ''
-        self._reference = StateMachine()
-        self._leaders: dict[tuple[str, int], Member] = {}
-        self._checked: dict[tuple[str, int], int] = {}
-        self._digested: dict[tuple[str, int], int] = {}
-        self._holders: dict[str, int] = {}
-        self._tokens: dict[str, int] = {}
-        self._granted: dict[RequestId, int] = {}
-        self._views: dict[str, tuple[str, int]] = {}
-
-    def check(self, robot: Robot) -> None:
-        """Check one member after its step."""
-        member = robot.member
-        if member is None or member.raft is None:
-            return
-        raft = member.raft
-        if member.leads:
-            key = member.cluster_id, raft.term
-            new, other = key not in self._leaders, self._leaders.setdefault(key, member.me)
-            if other != member.me:
-                raise Violation(f'term {raft.term} has two leaders, {other} and {member.me}')
-            missing = next((e for e in self.log if new and e.term < raft.term
-                            and raft.log.term(e.index) != e.term), None)
-            if missing:
-                raise Violation(f'{robot.name} leads term {raft.term} without the committed {missing}')
-        self._check_committed(robot, member)
-        applied, run = member.machine.applied, (robot.name, robot.run)
-        if applied == self._digested.get(run, 0):
-            return
-        self._digested[run] = applied
-        if digest(member.machine) != self.digests[applied]:
-            raise Violation(f'{robot.name} has another state at index {applied} than it must have')
-
-    def _check_committed(self, robot: Robot, member: ClusterMember) -> None:
-        raft = member.raft
-        assert raft is not None
-        if raft.commit and self.cluster_id != member.cluster_id:
-            if self.cluster_id:
-                raise Violation(f'two clusters work: {self.cluster_id} and {member.cluster_id}')
-            self.cluster_id = member.cluster_id
-        checked = self._checked.get((robot.name, robot.run), 0)
-        for entry in raft.log.slice(checked + 1, raft.commit):
-            if entry.index > len(self.log):
-                self._commit(entry)
-            elif self.log[entry.index - 1] != entry:
-                raise Violation(f'{robot.name} committed {entry}, but {self.log[entry.index - 1]} was')
-        self._checked[robot.name, robot.run] = raft.commit
-
-    def _commit(self, entry: Entry) -> None:
-        self.log.append(entry)
-        for event in self._reference.apply(entry).events:
-            self._check_event(event)
-        self.digests.append(digest(self._reference))
-
-    def _check_event(self, event: Event) -> None:
-        name = event.subject
-        if event.type == EventType.LOCK_ACQUIRED:
-            if name in self._holders:
-                raise Violation(f'{event} while token {self._holders[name]} holds it')
-            if event.token <= self._tokens.get(name, 0):
-                raise Violation(f'{event} after token {self._tokens[name]}')
-            self._holders[name] = self._tokens[name] = event.token
-            claim = self._reference.locks.holder(name)
-            assert claim is not None
-            if claim.request in self._granted:
-                raise Violation(f'request {claim.request} was granted twice')
-            self._granted[claim.request] = event.token
-        elif event.type in (EventType.LOCK_RELEASED, EventType.LOCK_EXPIRED) and \
-                self._holders.pop(name, 0) != event.token:
-            raise Violation(f'{event} of a lock that this token does not hold')
-
-    def view(self, lock: str, client: str, time: int, until: int) -> None:
-        """Note that a client believes to hold a lock from `time` on."""
-        other, end = self._views.get(lock, (client, 0))
-        if other != client and time < end:
-            raise Violation(f'{client} and {other} both believe to hold {lock}')
-        self._views[lock] = client, until
-
-    def gives_up(self, lock: str, client: str) -> None:
-        """Note that a client no longer believes to hold a lock."""
-        if self._views.get(lock, ('', 0))[0] == client:
-            del self._views[lock]
-
-
-def digest(machine: StateMachine) -> Any:
-    """Return all that the replicated state consists of, comparable."""
-    sessions = [(name, s.last_used, s.highest, len(s.answers))
-                for name, s in machine.sessions._sessions.items()]
-    return hash((machine.time, machine.term, tuple((h, tuple(w)) for h, w in machine.locks),
-                 tuple(sessions), tuple(machine.events._events[-3:]), machine._configuration))
-
-
-class Client:
-    """A program that uses locks as the documentation tells it to."""
-
-    def __init__(self, simulation: Simulation, name: str) -> None:
-        """Begin with an own clock and session."""
-        self.simulation, self.name = simulation, name
-        random = simulation.random
-        self._random = random
-        self._rate = 1 + random.uniform(-MAX_DRIFT, MAX_DRIFT)
-        self._session, self._sequence = name, 0
-        self._lock, self._token, self._lease = '', 0, 0
-        self._until = 0               # end of its own view of the hold, simulation time
-        self._robot: Robot | None = None
-        self.done = 0                 # requests answered with OK
-
-    def act(self) -> None:
-        """Begin the next thing to do."""
-        random = self._random
-        if self._token and self.simulation.time < self._until:
-            choice = random.random()
-            if choice < 0.4:
-                self._renew()
-            elif choice < 0.8:
-                self._release()
-            else:
-                self._later(self._until - self.simulation.time)
-        elif random.random() < 0.15:
-            self._read()
-        else:
-            self._acquire()
-
-    def _later(self, delay: int = 0) -> None:
-        self.simulation.after(delay + self._random.randrange(self.simulation.leisure), self.act)
-
-    def _ask(self, operation: Operation, request: RequestId | None, then: Callable[[Answer], None]) -> None:
-        self.simulation.request(self._random, operation, request, then)
-
-    def _next_request(self) -> RequestId | None:
-        if self._random.random() < 0.2:
-            return None
-        self._sequence += 1
-        return self._session, self._sequence
-
-    def _refused(self, answer: Answer) -> None:
-        """Begin a new session where the old one has ended, or its first request was lost."""
-        if answer.code == Code.SESSION_EXPIRED:
-            self._session, self._sequence = f'{self.name}/{self.simulation.time}', 0
-        self._later()
-
-    def _believe(self, sent: int, length: int) -> None:
-        """Count the lease from before the request was sent, less 1 %, on the own clock."""
-        self._until = sent + int(0.99 * length / self._rate)
-        if self._until > self.simulation.time:
-            self.simulation.oracle.view(self._lock, self.name, self.simulation.time, self._until)
-
-    def _acquire(self) -> None:
-        random, sent = self._random, self.simulation.time
-        self._token, self._lock = 0, random.choice('ab')
-        self._lease = random.randrange(SECOND // 5, 2 * SECOND)
-        wait = random.choice((0, 0, random.randrange(2 * SECOND)))
-        operation = Acquire(self._lock, self.name, self._lease, wait)
-        request = self._next_request()
-
-        def answered(answer: Answer) -> None:
-            if answer.code == Code.OK:
-                self.done += 1
-                self._token = answer.token
-                if wait:
-                    self._renew()      # when it was granted is not known
-                    return
-                self._believe(sent, self._lease)
-            elif answer.code == Code.OUTCOME_UNKNOWN and request is not None:
-                again = self._random.random()
-                if again < 0.6:
-                    self._ask(operation, request, answered)
-                    return
-                if again < 0.9:
-                    self._ask(Withdraw(self._lock, *request), None, lambda _: self._later())
-                    return
-            self._refused(answer)
-        self._ask(operation, request, answered)
-
-    def _renew(self) -> None:
-        sent, request = self.simulation.time, self._next_request()
-        operation = Renew(self._lock, self._token, 0)
-
-        def answered(answer: Answer) -> None:
-            if answer.code == Code.OK:
-                self.done += 1
-                self._believe(sent, self._lease)
-            elif answer.code == Code.OUTCOME_UNKNOWN and request is not None:
-                self._ask(operation, request, answered)
-                return
-            self._refused(answer)
-        self._ask(operation, request, answered)
-
-    def _release(self) -> None:
-        self.simulation.oracle.gives_up(self._lock, self.name)
-        operation, request = Release(self._lock, self._token), self._next_request()
-        self._token = 0
-        self._ask(operation, request, self._refused)
-
-    def _read(self) -> None:
-        self._ask(Barrier(), None, lambda _: self._later())
-
-
 class Simulation:
     """A fleet in virtual time."""
 
     def __init__(self, seed: int) -> None:
         """Choose everything by the seed."""
-        self.random = Random(seed)
+        self.random = random = Random(seed)
         self.time = 0
-        self.oracle = Oracle()
+        self.oracle = Oracle(TIMING)
         self.transcript: deque[str] = deque(maxlen=60)
-        self.acknowledged = 0                # highest index whose effect a client was told
+        self.history: list[Call] = []
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self.blocked: set[tuple[str, str]] = set()
-        self.loss = self.random.choice((0.0, 0.0, 0.02, 0.1))
-        self.slow_disk = self.random.choice((1, 5, 40, 200)) * MILLISECOND
-        self.jitter = self.random.choice((1, 3, 30)) * MILLISECOND
-        self.pace = self.random.choice((200, 500, 1200)) * MILLISECOND     # of faults
-        self.leisure = self.random.choice((5, 30, 200)) * MILLISECOND      # of clients between requests
-        names = [f'r{i + 1}' for i in range(self.random.choice((1, 2, 3, 3, 3, 3, 4, 5)))]
-        founders, mode = self.random.choice((
+        self.loss = random.choice((0.0, 0.0, 0.02, 0.1))
+        self.slow_disk = random.choice((1, 5, 40, 200)) * MILLISECOND
+        self.jitter = random.choice((1, 3, 30)) * MILLISECOND
+        self.pace = random.choice((200, 500, 1200)) * MILLISECOND     # of faults
+        self.leisure = random.choice((5, 30, 200)) * MILLISECOND      # of clients between requests
+        # Where all that may delay a request is short, so may be the life of a session.
+        self.haste = random.choice((1, 1, 5))
+        self.lifetime = sessions.LIFETIME if self.haste == 1 else 6 * SECOND // self.haste
+        self.memory = 2 * SECOND if self.haste == 1 else self.lifetime // 12
+        names = [f'r{i + 1}' for i in range(random.choice((1, 2, 3, 3, 3, 3, 4, 5)))]
+        founders, mode = random.choice((
             (names, 'members'), (names, 'members'), (names[:1], 'alone'), (names, 'auto')))
         self.robots = {name: Robot(name, mode if name in founders else 'join',
-                                   tuple(names) if mode == 'members' else (), self.random)
+                                   tuple(names) if mode == 'members' else (), random)
                        for name in names}
-        self.clients = [Client(self, f'client{i}') for i in range(self.random.randint(1, 6))]
+        for robot in self.robots.values():
+            self.oracle.consensus.disks[robot.disk.me] = robot.disk
+        self.clients = [LockClient(self, f'client{i}') for i in range(random.randint(1, 6))]
         self._faults = True
         for robot in self.robots.values():
-            self.after(self.random.randrange(300 * MILLISECOND), lambda robot=robot: self.start(robot))
+            self.after(random.randrange(300 * MILLISECOND), lambda robot=robot: self.start(robot))
         for client in self.clients:
-            self.after(self.random.randrange(SECOND), client.act)
+            self.after(random.randrange(SECOND), client.act)
         # Across a partition `auto` may found two clusters, which is then reported.
-        self.peace = 5 * SECOND if mode == 'auto' else self.random.randrange(SECOND)
+        self.peace = 5 * SECOND if mode == 'auto' else random.randrange(SECOND)
         self.after(self.peace, self.disturb)
 
     # Time --------------------------------------------------------------------------------------
@@ -340,13 +115,16 @@ class Simulation:
 
     def run(self, until: int, condition: Callable[[], bool] = lambda: False) -> bool:
         """Go from event to event; stop early and return True when the condition holds."""
+        look_at = 0
         while self._queue and self._queue[0][0] <= until:
             self.time, _, action = heapq.heappop(self._queue)
             action()
-            if condition():
-                return True
+            if self.time >= look_at:
+                look_at = self.time + GLANCE
+                if condition():
+                    return True
         self.time = max(self.time, until)
-        return False
+        return condition()
 
     def note(self, text: str) -> None:
         """Write a line of the transcript."""
@@ -370,23 +148,19 @@ class Simulation:
         """Kill the process; of what was not durable yet, any prefix may be on disk."""
         if robot.member is None:
             return
-        parts = [part for effects in robot.disk.queue for part in Disk.parts(effects)]
-        kept = self.random.randint(0, len(parts))
-        if not robot.disk.cluster_id and parts:
-            # The identity is written last: a cluster is joined with the whole first record or not at all.
-            kept = self.random.choice((0, max(kept, len(Disk.parts(robot.disk.queue[0])))))
-        robot.disk.apply(parts[:kept])
-        robot.disk.queue.clear()
-        self.note(f'{robot.disk.me} crashes; {kept} of {len(parts)} unfinished writes are kept')
+        self.note(f'{robot.disk.me} crashes; {robot.disk.crash(self.random)}')
         robot.member, robot.writing, robot.paused = None, False, False
         robot.run += 1
+        robot.wake_at = 0
         robot.inbox.clear()
         robot.clients.clear()
 
     def wipe(self, robot: Robot) -> None:
         """Kill the process and lose the disk: it comes back as another incarnation."""
         self.crash(robot)
+        robot.disk.intact = False
         robot.disk = Disk(Member(robot.name, self.random.getrandbits(63)))
+        self.oracle.consensus.disks[robot.disk.me] = robot.disk
         if robot.bootstrap != 'members':
             robot.bootstrap = 'join'     # `alone` is an order to found another cluster
         self.note(f'{robot.name} loses its disk, and is {robot.disk.me} now')
@@ -404,6 +178,7 @@ class Simulation:
                 self.note(f'{robot.disk.me} goes on')
                 while robot.inbox:
                     self._receive(robot, robot.inbox.popleft())
+                robot.wake_at = 0
                 self.flush(robot)
         self.after(duration, resume)
 
@@ -412,7 +187,7 @@ class Simulation:
         member = robot.member
         assert member is not None
         effects = member.take_effects()
-        self.oracle.check(robot)
+        self.oracle.check(member, robot.run, effects.record.entries, self.time)
         for event in effects.events:
             if event.type in (EventType.LEADER_ELECTED, EventType.LOCK_ACQUIRED,
                               EventType.MEMBER_PROMOTED):
@@ -429,19 +204,21 @@ class Simulation:
             then = robot.clients.pop(ticket, None)
             if then is not None:
                 then(answer)
-                if answer.code == Code.OK:
-                    self.acknowledged = max(self.acknowledged, member.machine.applied)
         if robot.member is member:
             self._schedule(robot)
 
     def _schedule(self, robot: Robot) -> None:
         assert robot.member is not None
-        at = robot.wake_at = max(self.time + 1, robot.when(robot.member.next_deadline()))
-        run = robot.run
+        at = max(self.time + 1, robot.when(robot.member.next_deadline()))
+        if at == robot.wake_at:
+            return  # it will wake then already
+        robot.wake_at, run = at, robot.run
 
         def wake() -> None:
             if robot.run == run and robot.wake_at == at and not robot.paused and robot.member is not None:
+                robot.wake_at = 0
                 robot.member.advance(robot.clock(self.time))
+                self.oracle.consensus.check_quorum_heard(robot.member, self.time)
                 self.flush(robot)
         self.after(at - self.time + self.random.randrange(MILLISECOND), wake)
 
@@ -460,7 +237,7 @@ class Simulation:
             last = None
             for effects in batch:
                 assert robot.disk.queue.popleft() is effects
-                robot.disk.apply(Disk.parts(effects))
+                robot.disk.write(effects.record)
                 for packet in effects.packets_when_durable:
                     self._send(robot, packet)
                 last = effects.record.entries[-1] if effects.record.entries else last
@@ -474,16 +251,17 @@ class Simulation:
 
     # Network -----------------------------------------------------------------------------------
     def _send(self, robot: Robot, packet: protocol.Packet) -> None:
+        self.oracle.consensus.check_promise(robot.disk.me, packet)
         data = protocol.encode(packet)
         names = [packet.receiver.id] if packet.receiver.id else list(self.robots)
+        random = self.random.random
         for name in names:
-            if name == robot.name or (robot.name, name) in self.blocked or \
-                    self.random.random() < self.loss:
+            if name == robot.name or (robot.name, name) in self.blocked or random() < self.loss:
                 continue
-            for _ in range(2 if self.random.random() < 0.02 else 1):
-                delay = MILLISECOND // 5 + self.random.randrange(self.jitter)
-                if self.random.random() < 0.01:
-                    delay += self.random.randrange(SECOND)
+            for _ in range(2 if random() < 0.02 else 1):
+                delay = MILLISECOND // 5 + int(self.jitter * random())
+                if random() < 0.01:
+                    delay += int(SECOND // self.haste * random())
                 self.after(delay, lambda name=name: self._deliver(name, data))
 
     def _deliver(self, name: str, data: bytes) -> None:
@@ -498,32 +276,41 @@ class Simulation:
 
     def _receive(self, robot: Robot, data: bytes) -> None:
         assert robot.member is not None
-        robot.member.receive(protocol.decode(data), robot.clock(self.time))
+        packet = protocol.decode(data)
+        self.oracle.consensus.hears(robot.disk.me, packet.sender, self.time)
+        robot.member.receive(packet, robot.clock(self.time))
 
     # Clients -----------------------------------------------------------------------------------
-    def request(self, random: Random, operation: Operation, request: RequestId | None,
+    def request(self, client: str, operation: Operation, request: RequestId | None,
                 then: Callable[[Answer], None]) -> None:
         """Send a request to any running robot; `then` gets its answer, or OUTCOME_UNKNOWN, once."""
         up = [r for r in self.robots.values() if r.member is not None and not r.paused]
         if not up:
-            self.after(100 * MILLISECOND, lambda: self.request(random, operation, request, then))
+            self.after(100 * MILLISECOND, lambda: self.request(client, operation, request, then))
             return
-        robot = random.choice(up)
-        assert robot.member is not None
-        patience = random.randrange(300 * MILLISECOND, 2 * SECOND)
-        asked, known = self.time, self.acknowledged
-        member, answered = robot.member, False
+        robot = self.random.choice(up)
+        member = robot.member
+        assert member is not None
+        patience = self.random.randrange(300 * MILLISECOND, 2 * SECOND) // self.haste
+        calls = [Call(client, Read(name), self.time) for name in LOCKS] if isinstance(operation, Barrier) \
+            else [Call(client, operation, self.time, request)]
+        self.history += calls
+        answered = False
 
         def once(answer: Answer) -> None:
             nonlocal answered
             if answered:
                 return
             answered = True
-            if isinstance(operation, Barrier) and answer.code == Code.OK and member.machine.applied < known:
-                raise Violation(f'{member.me} read index {member.machine.applied}, {known} was acknowledged')
+            for call in calls:
+                if isinstance(call.operation, Read) and answer.code == Code.OK:
+                    call.returns(_holder(member, call.operation.name), self.time, member.machine.applied)
+                else:
+                    call.returns(answer, self.time, member.machine.applied)
             # The answer travels back; meanwhile the client does not know.
-            self.after(random.randrange(MILLISECOND) if self.time > asked else 1, lambda: then(answer))
-        ticket = robot.member.submit(operation, request, patience, robot.clock(self.time))
+            self.after(self.random.randrange(MILLISECOND) if self.time > calls[0].invoked else 1,
+                       lambda: then(answer))
+        ticket = member.submit(operation, request, patience, robot.clock(self.time))
         robot.clients[ticket] = once
         wait = operation.wait if isinstance(operation, Acquire) else 0
         self.after(patience + wait + SECOND, lambda: once(Answer(Code.OUTCOME_UNKNOWN)))
@@ -540,7 +327,7 @@ class Simulation:
         robot = random.choice(leaders if leaders and random.random() < 0.5 else robots)
         random.choice((self._fault_crash, self._fault_crash, self._fault_pause, self._fault_partition,
                        self._fault_partition, self._fault_one_way, self._fault_all, self._fault_wipe,
-                       self._fault_hand_over))(robot)
+                       self._fault_hand_over, self._fault_membership))(robot)
         self.after(random.randrange(self.pace), self.disturb)
 
     def _fault_crash(self, robot: Robot) -> None:
@@ -548,7 +335,7 @@ class Simulation:
         self.after(self.random.randrange(2 * self.pace), lambda: self.start(robot))
 
     def _fault_pause(self, robot: Robot) -> None:
-        self.pause(robot, self.random.randrange(max(SECOND, self.pace)))
+        self.pause(robot, self.random.randrange(max(SECOND, self.pace)) // self.haste)
 
     def _fault_all(self, _: Robot) -> None:
         """All restart at once."""
@@ -577,20 +364,55 @@ class Simulation:
             self.flush(robot)
 
     def _fault_wipe(self, robot: Robot) -> None:
-        """Lose a disk where the others can go on: one at a time, as long as all voters are alive."""
-        for other in self.robots.values():
-            if other is robot or other.member is None or not other.member.leads:
-                continue
-            raft = other.member.raft
-            assert raft is not None
-            configuration = raft.configuration
-            alive = {r.disk.me for r in self.robots.values()}
-            if raft.configuration_committed and not configuration.joint and \
-                    configuration.voters <= alive and \
-                    (len(configuration.voters) > 2 or robot.disk.me not in configuration.voters):
-                self.wipe(robot)
-                self.after(self.random.randrange(SECOND), lambda: self.start(robot))
+        """Lose a disk where the others can go on without it, whatever their leader does next."""
+        if not any(r.member is not None and r.member.leads for r in self.robots.values() if r is not robot):
+            return
+        lost = self._lost() | {robot.disk.me}
+        for configuration in self._possible_configurations():
+            voters = configuration.voters | configuration.outgoing
+            spare = (len(configuration.voters) - 1) // 2
+            # A leader that does not know it yet may make voters of learners whose disks are lost.
+            if len(lost & voters) > spare or len(lost & configuration.members) > max(1, spare) or \
+                    not configuration.has_quorum(voters - lost):
                 return
+        self.wipe(robot)
+        self.after(self.random.randrange(SECOND), lambda: self.start(robot))
+
+    def _lost(self) -> frozenset[Member]:
+        return frozenset(m for m, disk in self.oracle.consensus.disks.items() if not disk.intact)
+
+    def _possible_configurations(self) -> list[Configuration]:
+        """Return what may be in force: the last one committed, and those in any log after it."""
+        log = self.oracle.log
+        committed = configurations(log)[-1:]
+        for robot in self.robots.values():
+            entries = list(robot.disk.entries)
+            if robot.member is not None and robot.member.raft is not None:
+                entries += robot.member.raft.log.slice(1, robot.member.raft.log.last_index)
+            committed += configurations(e for e in entries if e.index > len(log))
+        return committed
+
+    def recoverable(self) -> bool:
+        """Return whether disks of enough voters are left, in the newest configuration of the best log."""
+        disks = [robot.disk for robot in self.robots.values() if robot.disk.cluster_id]
+        best = max(disks, key=lambda d: (d.term(d.last_index), d.last_index), default=None)
+        newest = configurations(best.entries)[-1:] if best else []
+        intact = frozenset(robot.disk.me for robot in self.robots.values())
+        return not newest or newest[0].has_quorum(intact)
+
+    def _fault_membership(self, robot: Robot) -> None:
+        """Order the leader to make other members voters, as an operator may at any time."""
+        raft = robot.member.raft if robot.member is not None else None
+        if raft is None or robot.paused or not robot.member.leads:
+            return
+        members = sorted(raft.configuration.members - self._lost())
+        voters = frozenset(self.random.sample(members, self.random.randint(1, len(members))))
+        try:
+            raft.change_configuration(voters, raft.configuration.members - voters, robot.clock(self.time))
+            self.note(f'{robot.name} is told that {sorted(m.id for m in voters)} shall vote')
+        except Refused:
+            return
+        self.flush(robot)
 
     def heal(self) -> None:
         """Join the network again."""
@@ -608,8 +430,9 @@ class Simulation:
             self.start(robot)
         self.note('no more faults')
         index, done = len(self.oracle.log), [client.done for client in self.clients]
-        if not self.run(self.time + PATIENCE, lambda: not self._missing(index, done)):
+        if not self.run(self.time + PATIENCE, lambda: not self._missing(index, done)) and self.recoverable():
             raise Violation(f'{self._missing(index, done)} {PATIENCE / SECOND:g} s after the last fault')
+        linearizability.check(self.history, MAX_DRIFT)
 
     def _missing(self, index: int, done: list[int]) -> str:
         """Return who has made no progress since then."""
@@ -620,11 +443,19 @@ class Simulation:
         return f'no progress of {behind + unserved}' if behind or unserved else ''
 
 
-def tell(seed: int, duration: int = 6 * SECOND) -> Simulation:
+def _holder(member: ClusterMember, lock: str) -> Answer:
+    """Read who holds a lock; one that was withdrawn as it was granted ends with the next entry."""
+    claim = member.machine.locks.holder(lock)
+    held = claim is not None and claim.deadline > member.machine.time
+    return Answer(Code.OK, token=claim.token if claim is not None and held else 0)
+
+
+def tell(seed: int, duration: int = SHORT) -> Simulation:
     """Run one seed; a violation carries the end of the transcript."""
     simulation = Simulation(seed)
     try:
-        simulation.story(duration)
+        with mock.patch.object(sessions, 'LIFETIME', simulation.lifetime):
+            simulation.story(duration)
     except Exception as error:
         story = '\n'.join(simulation.transcript)
         raise Violation(f'seed {seed}: {type(error).__name__} {error}\n{story}') from error
