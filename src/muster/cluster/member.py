@@ -150,6 +150,7 @@ class ClusterMember:
         self._caretaker: Caretaker | None = None   # while it leads
         self._orphaned: list[Operation] = []       # to be announced again when this member counts as alive
         self._bytes = 0                            # of commands since the last snapshot
+        self._clock: tuple[int, int | None] = (-1, None)   # the clock interval as of an applied index
         # Events of the log that is on disk may have been told by an earlier run.
         first = snapshot.index + 1 if snapshot else 1
         self._gap = (first, first + len(entries) - 1)
@@ -395,7 +396,9 @@ class ClusterMember:
         if raft is None or raft.role != Role.LEADER or raft.commit < raft.log.last_index \
                 or self.machine.applied < raft.commit or raft.transferring or raft.stalled:
             return None
-        interval = self.machine.clock_interval()
+        if self._clock[0] != self.machine.applied:
+            self._clock = self.machine.applied, self.machine.clock_interval()
+        interval = self._clock[1]
         return None if interval is None else raft.last_stamped + interval
 
     def _say_hello(self, now: int) -> None:

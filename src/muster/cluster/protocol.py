@@ -167,8 +167,7 @@ class _Contents:
                                  [getattr(body, field) for field in body.__slots__])
         last, packed = self._last
         if body != last:  # entries are compared by identity first
-            packed = msgpack.packb((*body[:4], [(e.index, e.term, e.elapsed, int(e.kind), e.data)
-                                                for e in body.entries], body.round))
+            packed = msgpack.packb(body)
             self._last = body, packed
         return packed
 

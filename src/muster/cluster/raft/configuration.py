@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgpack
 
@@ -35,7 +36,7 @@ class Configuration:
         """Return whether two majorities are needed."""
         return bool(self.outgoing)
 
-    @property
+    @cached_property
     def members(self) -> frozenset[Member]:
         """Return everybody who receives the log."""
         return self.voters | self.outgoing | self.learners
@@ -52,15 +53,15 @@ class Configuration:
 
     def committed(self, match: Mapping[Member, int]) -> int:
         """Return the highest index that a quorum has stored, given what each member has."""
-        return min(self._majority_index(group, match)
-                   for group in (self.voters, self.outgoing or self.voters))
+        index = self._majority_index(self.voters, match)
+        return min(index, self._majority_index(self.outgoing, match)) if self.outgoing else index
 
     @staticmethod
     def _majority_index(group: frozenset[Member], match: Mapping[Member, int]) -> int:
         if not group:
             return 0
-        stored = sorted((match.get(member, 0) for member in group), reverse=True)
-        return stored[len(group) // 2]
+        stored = sorted([match.get(member, 0) for member in group])
+        return stored[(len(stored) - 1) // 2]
 
     def changed_to(self, voters: Iterable[Member], learners: Iterable[Member],
                    removed: Iterable[Member] = ()) -> Configuration:

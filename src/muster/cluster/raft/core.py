@@ -21,7 +21,7 @@ from random import Random
 
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.log import Log
-from muster.cluster.raft.progress import MAX_IN_FLIGHT, Progress
+from muster.cluster.raft.progress import Progress
 from muster.cluster.raft.types import (
     Append,
     AppendReply,
@@ -51,6 +51,8 @@ MILLISECOND = 1_000_000
 NOTICE_DELAY = 3 * MILLISECOND
 #: How often a leader without news speaks to the learners that listen, and how often each reports.
 LEARNER_INTERVAL = 1000 * MILLISECOND
+#: Messages of one broadcast; the rest follows a heartbeat later.
+MAX_BROADCASTS = 16
 #: How long a learner hears nothing before it forgets its leader.
 LEARNER_PATIENCE = 3 * LEARNER_INTERVAL
 
@@ -257,10 +259,12 @@ class Raft:
     def take_output(self) -> Output:
         """Return what is to be done, once; what was proposed since the last time goes together."""
         if self._reads and self._reads[-1][0] > self._round:
-            self._begin_round(self.configuration.voters | self.configuration.outgoing)
+            self._begin_round([m for m in self.progress if self.configuration.may_vote(m)])
             self._confirm_reads()
+        last, commit = self.log.last_index, self.commit
         for member, progress in self.progress.items():
-            if not progress.listening:
+            if (progress.next <= last or progress.told_commit < progress.awaits <= commit
+                    or progress.snapshot is not None) and not progress.listening:
                 self._replicate(member, progress)
         output, self._output = self._output, Output()
         assert not any(isinstance(e.message, Vote | AppendReply) for e in output.messages), \
@@ -322,8 +326,7 @@ class Raft:
         """Ask members to confirm that this one leads."""
         self._round += 1
         for member in members:
-            if member != self.me:
-                self._send_append(member, (), self._round)
+            self._send_append(member, (), self._round)
 
     def _notify(self) -> None:
         """Tell followers of what was committed, where nothing else has carried it meanwhile."""
@@ -340,7 +343,7 @@ class Raft:
             self._broadcast_index = self.commit
             return
         position = max(self._broadcast_index, self.log.base)
-        for _ in range(MAX_IN_FLIGHT):
+        for _ in range(MAX_BROADCASTS):
             entries = self.log.slice(position + 1, self.commit, MAX_APPEND_BYTES)
             self._output.broadcast.append(
                 Append(self.term, position, self.log.term(position), self.commit, entries))
@@ -425,8 +428,8 @@ class Raft:
             self.term, self.vote, self._matched = term, self.me, 0
         self._votes = {self.me: True}
         request = VoteRequest(term, self.log.last_index, self.log.last_term, pre, transfer)
-        for member in self.configuration.voters | self.configuration.outgoing:
-            if member != self.me:
+        for member in sorted(self.configuration.members):
+            if member != self.me and self.configuration.may_vote(member):
                 self._reply(member, request)
         self._count_votes(now)
 
@@ -466,7 +469,7 @@ class Raft:
         self._quorum_at = now + self.timing.election_max
         self._stamped = now  # the first entry of a term adds nothing to cluster time
         self.progress = {m: Progress(self.log.last_index + 1, heard=now)
-                         for m in self.configuration.members if m != self.me}
+                         for m in sorted(self.configuration.members) if m != self.me}
         self._append(Kind.NOOP, self.me.id.encode(), now)
         self._heartbeat_at = now + self.timing.heartbeat
 
@@ -484,7 +487,7 @@ class Raft:
         """Put a configuration in force as soon as it is in the log (Raft paper, section 6)."""
         self._configurations.append((entry.index, Configuration.decode(entry.data)))
         if self.role == Role.LEADER:
-            wanted = self.configuration.members - {self.me}
+            wanted = sorted(self.configuration.members - {self.me})
             self.progress = {m: self.progress.get(m) or Progress(entry.index, heard=now)
                              for m in wanted}
             for member, progress in self.progress.items():

@@ -33,11 +33,10 @@ class Kind(IntEnum):
     CLOCK = 4          # carries nothing but elapsed time
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of the replicated log."""
 
-    index: int    # from 1
+    index: int    # type: ignore[assignment]  # from 1; nobody looks for a value in an entry
     term: int     # term of the leader that appended it
     elapsed: int  # nanoseconds since the previous entry that this leader stamped in this term
     kind: Kind
