@@ -450,10 +450,12 @@ def check_name(field: str, value: Any) -> None:
 
 def check_text(field: str, value: Any, most: int) -> None:
     """Raise Invalid where a text is too long or not UTF-8."""
+    if type(value) is str and len(value) <= most and value.isascii():
+        return
     if not isinstance(value, str):
         raise Invalid(f'{field} must be text')
     try:
-        size = len(value) if value.isascii() else len(value.encode())
+        size = len(value.encode())
     except UnicodeEncodeError:
         raise Invalid(f'{field} is not valid UTF-8') from None
     if size > most:
@@ -497,7 +499,9 @@ def check_token(value: Any) -> None:
 
 def check_count(field: str, value: Any, least: int, most: int) -> None:
     """Raise Invalid where a whole number is out of its range."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if type(value) is int and least <= value <= most:
+        return
+    if not isinstance(value, IntEnum) or not least <= value <= most:
         raise Invalid(f'{field} must be a whole number within {least} and {most}, not {value!r:.40}')
 
 

@@ -38,7 +38,10 @@ class Deadlines[Key: (str, tuple[str, str], tuple[str, tuple[str, int]])]:
 
     def due(self, now: int) -> list[Key]:
         """Take out and return the keys whose deadline is reached, the earliest first."""
-        heap, found = self._heap, dict[Key, None]()
+        heap = self._heap
+        if not heap or heap[0][0] > now:
+            return []
+        found: dict[Key, None] = {}
         while heap and heap[0][0] <= now:
             deadline, key = heap[0]
             current = self._current(key)

@@ -113,13 +113,14 @@ class StateMachine:
         Cluster time stands still between entries; while a lease, a wait, a time to live or a
         deadline runs, it must not. How long results and sessions are kept does not count.
         """
-        deadlines = [deadline for deadline in (self.locks.next_deadline(), self.registry.next_deadline(),
-                                               self.tasks.next_deadline()) if deadline is not None]
-        if not deadlines:
-            return None
-        lengths = [length // 4 for length in (self.locks.shortest_lease(), self.registry.shortest_ttl(),
-                                              self.tasks.shortest_lease()) if length is not None]
-        return max(0, min(SECOND, *lengths, min(deadlines) - self.time))
+        interval = None
+        for deadline, shortest in ((self.locks.next_deadline(), self.locks.shortest_lease()),
+                                   (self.registry.next_deadline(), self.registry.shortest_ttl()),
+                                   (self.tasks.next_deadline(), self.tasks.shortest_lease())):
+            if deadline is not None:
+                interval = min(SECOND if interval is None else interval, deadline - self.time,
+                               SECOND if shortest is None else shortest // 4)
+        return None if interval is None else max(0, interval)
 
     # Snapshots ---------------------------------------------------------------------------------
     def snapshot(self) -> bytes:
