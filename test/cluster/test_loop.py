@@ -135,6 +135,8 @@ def test_a_client_of_the_loop_gets_each_answer_where_it_belongs(owner: Owner) ->
     owner.loop.call(answer_all, 20)
     wait_until(lambda: len(answers) == 2, 20, 'the answers')
     assert answers == [('first', 'True'), ('last', 'False')]
+    owner.loop.call(lambda: owner.loop.drop(caller), 20)
+    wait_until(lambda: owner.node.count_clients('later') == 0, 20, 'the end of the client')
 
 
 def test_here_the_middleware_reports_what_arrives(fleet: Fleet) -> None:

@@ -73,9 +73,7 @@ class Loop:
 
     def leave(self, subscription: Any) -> None:
         """End what `listen` began."""
-        self._arrivals.remove(subscription)
-        del self._entities[subscription]
-        self._unfinished.discard(subscription)
+        self._remove(subscription)
         self._node.destroy_subscription(subscription)
 
     def serve(self, kind: Any, name: str, server: Server, qos: Any) -> None:
@@ -105,6 +103,11 @@ class Loop:
         self._add(client, 'client', caller.take)
         return caller
 
+    def drop(self, caller: Caller) -> None:
+        """End what `client` made; answers that are outstanding never come."""
+        self._remove(caller.client)
+        self._node.destroy_client(caller.client)
+
     def _add(self, entity: Any, kind: str, take: Callable[[], bool]) -> None:
         try:
             self._arrivals.add(kind, entity)
@@ -115,6 +118,11 @@ class Loop:
                 self._arrivals.add(its_kind, other)
             self._arrivals.add(kind, entity)
         self._entities[entity] = kind, take
+
+    def _remove(self, entity: Any) -> None:
+        self._arrivals.remove(entity)
+        del self._entities[entity]
+        self._unfinished.discard(entity)
 
     # Life ----------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -190,7 +198,7 @@ class Caller:
 
     def __init__(self, client: Any) -> None:
         """Wrap a client that the loop takes answers from."""
-        self._client, self._response = client, client.srv_type.Response
+        self.client, self._response = client, client.srv_type.Response
         self._send, self._take = client.handle.send_request, client.handle.take_response
         self._waiting: dict[int, Callable[[Any], None]] = {}
         self._lock = threading.Lock()
@@ -198,7 +206,7 @@ class Caller:
     @property
     def ready(self) -> bool:
         """Return whether somebody serves it."""
-        return bool(self._client.service_is_ready())
+        return bool(self.client.service_is_ready())
 
     def call(self, request: Any, then: Callable[[Any], None]) -> int:
         """Send a request; `then` gets its response, on the loop's thread. Return what `forget` needs."""
