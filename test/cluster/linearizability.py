@@ -56,6 +56,7 @@ class Call:
     returned: int = FOREVER
     answer: Answer | None = None     # None: nobody knows whether it took effect
     index: int = 0                   # log index up to which its server had applied when it answered
+    latest: int = FOREVER            # it is known that it did not take effect later
 
     def returns(self, answer: Answer, time: int, index: int = 0) -> None:
         """Note the answer; OUTCOME_UNKNOWN is none."""
@@ -140,9 +141,9 @@ def _continuations(model: Model, answered: list[Call], unknown: list[Call],
     for position, call in enumerate(unknown):
         if call.invoked > deadline:
             break
-        if not taken >> position & 1:
+        if now <= call.latest and not taken >> position & 1:
             for at, after in model.step(state, call, max(now, call.invoked)):
-                if at <= deadline and after != state:
+                if at <= min(deadline, call.latest) and after != state:
                     yield Point(low, above, taken | 1 << position, at, after)
 
 
@@ -170,7 +171,8 @@ class Lock(NamedTuple):
     token: int = 0          # the greatest that was told
     closed: bool = False    # the last hold expired, and its delay may not be over
     opens: int = 0          # it is over at this time at the earliest
-    served: frozenset[tuple[Any, str]] = frozenset()  # repeated requests, and what became of each
+    #: Requests that are made again: what became of each, and the token where one was told.
+    served: frozenset[tuple[Any, str, int]] = frozenset()
 
 
 class LockModel:
@@ -209,7 +211,7 @@ class LockModel:
         elif isinstance(operation, Read):
             assert answer is not None, 'a read without answer changes nothing and is left out'
             yield from ((now, after) for after in _named(state, answer.token))
-        elif (before := _served(state, call.request)) is not None:
+        elif (before := _served(state, call.request)[0]):
             if answer is not None and answer.code.name == before:
                 yield now, state  # a retry is answered as before, and does nothing
         elif isinstance(operation, Withdraw):
@@ -219,14 +221,19 @@ class LockModel:
 
     def _acquire(self, state: Lock, call: Call, operation: Acquire, now: int) -> Iterator[tuple[int, Lock]]:
         answer, hold, request = call.answer, state.hold, call.request or id(call)
-        before = _served(state, request)
-        # Where a wait ends just when it is asked for again, the one answer to both is NOT_FOUND.
-        over = (Code.HELD, Code.NOT_FOUND) if operation.wait and request in self._repeated else (Code.HELD,)
+        before, token = _served(state, request)
+        # Where a wait ends just when it is asked for again, be it by a member, the answer is NOT_FOUND.
+        over = (Code.HELD, Code.NOT_FOUND) if operation.wait else (Code.HELD,)
         if before == 'granted':
-            if answer and answer.code == Code.OK and hold and hold.request == request:
-                yield from ((now, after) for after in _named(state, answer.token))
-            elif answer and answer.code == Code.NOT_FOUND and not (hold and hold.request == request):
+            if hold and hold.request == request:
+                if answer and answer.code == Code.OK:
+                    yield from ((now, after) for after in _named(state, answer.token))
+            elif answer and answer.code == Code.NOT_FOUND:
                 yield now, state
+            elif answer and answer.code == Code.OK and token in (0, answer.token):
+                # A member that lags answers by the entry that executed the request, whose hold may
+                # have ended meanwhile: a lease is counted from before the request was made first.
+                yield now, _told(state, request, answer.token)
         elif before == 'ended':
             if answer and answer.code in over:
                 yield now, state
@@ -236,7 +243,7 @@ class LockModel:
                 taken = Hold(request, token, operation.lease, getattr(operation, 'delay', 0),
                              self._end(at, operation.lease))
                 yield at, self._serve(Lock(taken, max(token, state.token), served=state.served),
-                                      request, 'granted')
+                                      request, 'granted', token)
             if (hold or state.closed) and (answer is None or answer.code in over):
                 yield now, self._serve(state, request, 'ended')
 
@@ -268,7 +275,7 @@ class LockModel:
         if hold and hold.request == acquire:
             code, state = Code.OK, state._replace(hold=None)
         elif call.answer is None or call.answer.code == Code.OK:
-            if _served(state, acquire) is not None or not (hold or state.closed):
+            if _served(state, acquire)[0] or not (hold or state.closed):
                 return
             code, state = Code.OK, self._serve(state, acquire, 'ended')  # it was waiting
         if call.answer is None or call.answer.code == code:
@@ -278,23 +285,29 @@ class LockModel:
         """Return when a lease ends at the earliest; the conversions of clocks round."""
         return start + int(lease / self._rate) - ROUNDING
 
-    def _serve(self, state: Lock, request: Any, what: str) -> Lock:
+    def _serve(self, state: Lock, request: Any, what: str, token: int = 0) -> Lock:
         if request not in self._repeated:
             return state
-        return state._replace(served=state.served | {(request, what)})
+        return state._replace(served=state.served | {(request, what, token)})
 
 
-def _served(state: Lock, request: Any) -> str | None:
-    return next((what for known, what in state.served if known == request), None)
+def _served(state: Lock, request: Any) -> tuple[str, int]:
+    return next(((what, token) for known, what, token in state.served if known == request), ('', 0))
+
+
+def _told(state: Lock, request: Any, token: int) -> Lock:
+    """Return the state where a grant has got its token."""
+    served = frozenset((r, what, token if r == request else t) for r, what, t in state.served)
+    return state._replace(served=served)
 
 
 def _named(state: Lock, token: int) -> Iterator[Lock]:
     """Yield the state where an answer with this token agrees with it."""
     hold = state.hold
-    if token == (hold.token if hold else 0) and (token or not hold):
+    if token == (hold.token if hold else 0):
         yield state
     elif hold is not None and not hold.token and token > state.token:
-        yield state._replace(hold=hold._replace(token=token), token=token)
+        yield _told(state._replace(hold=hold._replace(token=token), token=token), hold.request, token)
 
 
 # Histories -------------------------------------------------------------------------------------
@@ -382,5 +395,5 @@ def _until(calls: Iterable[Call], time: int) -> list[Call]:
         if call.returned <= time:
             prefix.append(call)
         elif call.invoked <= time and not isinstance(call.operation, Read):
-            prefix.append(Call(call.client, call.operation, call.invoked, call.request))
+            prefix.append(Call(call.client, call.operation, call.invoked, call.request, latest=call.latest))
     return prefix

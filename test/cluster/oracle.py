@@ -64,18 +64,34 @@ class Consensus:
                 raise Violation(f'log matching: {member.me} has {entry} after term {before}, '
                                 f'but known is {self._known[key]}')
             self.appended.setdefault((entry.index, entry.term), time)
+            if entry.kind == Kind.CONFIGURATION and member.leads:
+                self._heard[member.me] = dict.fromkeys(raft.configuration.members | {member.me}, time)
         commit, applied, led = self._seen.get((member.me, run), (0, 0, 0))
         if raft.commit < commit or member.machine.applied < applied:
             raise Violation(f'{member.me} went back from index {commit} to {raft.commit}')
         if member.leads:
             if led != raft.term:
                 self._check_leader(member)
-                self._heard[member.me] = {member.me: time}  # leads since then
+                self._heard[member.me] = dict.fromkeys(raft.configuration.members | {member.me}, time)
             elif raft.commit > commit and raft.log.term(raft.commit) != raft.term:
                 raise Violation(f'{member.me} leads term {raft.term} and committed index {raft.commit} of '
                                 f'term {raft.log.term(raft.commit)} by counting')
         self._seen[member.me, run] = raft.commit, member.machine.applied, raft.term if member.leads else 0
         return self._check_committed(member, commit)
+
+    def forget(self, disk: Disk, cluster_id: str) -> None:
+        """
+        Forget a term that a crash undid.
+
+        A sole voter leads before its vote is durable, and nobody hears of it until it is.
+        """
+        lost = [key for key, leader in self._leaders.items()
+                if key[0] == cluster_id and leader.me == disk.me and key[1] > disk.hard_state.term]
+        for key in lost:
+            del self._leaders[key]
+        terms = {term for _, term in lost}
+        self._known = {k: v for k, v in self._known.items() if k[0] != cluster_id or k[2] not in terms}
+        self.appended = {k: v for k, v in self.appended.items() if k[1] not in terms}
 
     def _check_leader(self, member: ClusterMember) -> None:
         """Election safety and leader completeness."""
@@ -158,9 +174,9 @@ class Consensus:
         if raft is None or not member.leads:
             return
         limit = 2 * self._timing.election_max + 20 * MILLISECOND
-        heard = self._heard.get(member.me, {})
-        recent = {m for m, at in heard.items() if time - at < limit} | {member.me}
-        if time - heard.get(member.me, time) > limit and not raft.configuration.has_quorum(recent):
+        heard = self._heard.get(member.me, {}).items()  # empty where it leads from this moment on
+        recent = {m for m, at in heard if time - at < limit} | {member.me}
+        if heard and not raft.configuration.has_quorum(recent):
             raise Violation(f'{member.me} leads term {raft.term} and hears only {sorted(recent)}')
 
 
@@ -192,13 +208,17 @@ class State:
         self._acted: set[RequestId] = set()
         self._least_ahead = 0.0
         self._last: tuple[Entry, int] | None = None
+        #: When each request did something for the last time, in time of the simulation.
+        self.settled: dict[RequestId, int] = {}
 
-    def apply(self, entry: Entry, appended: int) -> None:
-        """Apply the next committed entry, which its leader appended at a time of the simulation."""
+    def apply(self, entry: Entry, appended: int, time: int) -> None:
+        """Apply the next committed entry, which its leader appended some time ago."""
         command = _command(entry)
         if command is not None:
             self._operations.setdefault(command.request, command.operation)
         applied = self.machine.apply(entry)
+        for request, _ in applied.answers:
+            self.settled[request] = time
         self._check_clock(entry, appended)
         for event in applied.events:
             self._check_lock(event, command)
@@ -329,7 +349,7 @@ class Oracle:
         if member.raft is None:
             return
         for entry in self.consensus.check_step(member, run, entries, time):
-            self.state.apply(entry, self.consensus.appended[entry.index, entry.term])
+            self.state.apply(entry, self.consensus.appended[entry.index, entry.term], time)
         applied = member.machine.applied
         if applied != self._agreed.get((member.me, run), 0):
             self._agreed[member.me, run] = applied
