@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 IN := . workspace/env.sh &&
 
-.PHONY: demo test simulate up lint shell bench clean prepare
+.PHONY: demo test simulate chaos up lint shell bench clean prepare
 demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
 	@$(IN) python -m muster.demo $(ARGS)
 test: prepare     ## every test
 	@$(IN) python -m pytest $(ARGS)
 simulate: prepare ## search whole simulated clusters for a broken invariant (SEEDS=2000)
 	@$(IN) python test/cluster/simulate.py $(SEEDS)
+chaos: prepare    ## real processes, killed and stopped at random under load (SECONDS=300)
+	@$(IN) CHAOS_SECONDS=$(or $(SECONDS),300) python -m pytest -s -m long test/cluster/test_processes_chaos.py
 up: prepare       ## this machine as one robot, until Ctrl-C
 	@$(IN) exec muster up $(ARGS)
 lint: prepare     ## ruff, mypy and the ament linters

@@ -12,6 +12,14 @@ settings.register_profile('muster', deadline=None)
 settings.load_profile('muster')
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave long searches out unless they are asked for (`-m long`)."""
+    if 'long' not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker('long')]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator['object']:
     """Give real processes in a ROS domain of their own; all are dead afterwards."""
