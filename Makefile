@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 IN := . workspace/env.sh &&
 
-.PHONY: demo test simulate chaos up lint shell bench clean prepare
+.PHONY: demo test simulate modelcheck chaos up lint shell bench clean prepare
 demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
 	@$(IN) python -m muster.demo $(ARGS)
 test: prepare     ## every test
 	@$(IN) python -m pytest $(ARGS)
 simulate: prepare ## search whole simulated clusters for a broken invariant (SEEDS=2000)
 	@$(IN) python test/cluster/simulate.py $(SEEDS)
+modelcheck: prepare ## every state of small clusters to a bounded depth (DEPTH=1: one step deeper)
+	@$(IN) python test/cluster/modelcheck.py --depth $(or $(DEPTH),0)
 chaos: prepare    ## real processes, killed and stopped at random under load (SECONDS=300)
 	@$(IN) CHAOS_SECONDS=$(or $(SECONDS),300) python -m pytest -s -m long test/cluster/test_processes_chaos.py
 up: prepare       ## this machine as one robot, until Ctrl-C
