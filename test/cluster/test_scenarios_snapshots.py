@@ -3,10 +3,10 @@
 """Scripted scenes of compaction, snapshots in chunks, reads, notices and the learners' broadcast."""
 from __future__ import annotations
 
+from group import founding, Group, log, member, TIMING
 from muster.cluster.raft.core import LEARNER_INTERVAL, MAX_APPEND_BYTES, NOTICE_DELAY
 from muster.cluster.raft.types import Append, AppendReply, Kind, Refused, Role, SnapshotChunk
 import pytest
-from test_raft_scenarios import founding, Group, log, member, TIMING
 
 STATE = bytes(range(256)) * 400          # more than three chunks
 

@@ -1,0 +1,163 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Scripted scenes of logs that differ, of flow control, and of time in the log."""
+from __future__ import annotations
+
+from group import founding, Group, log, member, MILLISECOND, TIMING
+from muster.cluster.raft.types import Append, AppendReply, Kind, Role, Vote
+import pytest
+
+
+@pytest.mark.parametrize('terms', [
+    '11445566', '11', '114455666', '1144556677', '1144', '1122233333', ''])
+def test_figure_7_divergence_converges(terms: str) -> None:
+    """Every follower log of the Raft paper's figure 7 becomes the leader's."""
+    first = founding('a', 'b', 'c')
+    group = Group('a', 'b', 'c', logs={'a': log(first, '114455666'), 'b': log(first, terms),
+                                       'c': log(first, '114455666')}, terms=dict.fromkeys('abc', 7))
+    group.cut = {'b'}
+    group.elect('a')
+    group.cut = set()
+    for _ in range(3):
+        group.beat('a')
+    assert group.nodes['b'].log.slice(1, 99) == group.nodes['a'].log.slice(1, 99)
+    assert group.nodes['b'].commit == group.nodes['a'].commit == 11
+
+
+def test_figure_8_old_entry_is_not_committed_by_counting() -> None:
+    first = founding('a', 'b', 'c')
+    group = Group('a', 'b', 'c', logs={'a': log(first, '2')}, terms={'a': 3})
+    node = group.nodes['a']
+    group.now = 3 * TIMING.election_max
+    node.advance(group.now)
+    node.step(member('b'), Vote(4, True, True), group.now)
+    node.step(member('b'), Vote(4, True, False), group.now)
+    group.collect('a')
+    assert node.role == Role.LEADER and group.terms('a') == '124'
+    node.step(member('b'), AppendReply(4, True, 2), group.now)
+    assert node.commit == 0
+    node.step(member('b'), AppendReply(4, True, 3), group.now)
+    assert node.commit == 3
+
+
+def test_late_append_after_a_longer_one_shortens_nothing() -> None:
+    first = founding('a', 'b', 'c')
+    group = Group('a', 'b', 'c')
+    entries = log(first, '11')
+    group.tell('b', 'a', Append(1, 1, 1, 0, entries[1:]))
+    assert group.tell('b', 'a', Append(1, 1, 1, 0, entries[1:2])) == [AppendReply(1, True, 2)]
+    assert group.terms('b') == '111'
+
+
+def test_late_append_reply_after_truncation_is_harmless() -> None:
+    """A deposed leader that leads again does not count what was acknowledged in its old term."""
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    old = AppendReply(leader.term, True, 9)
+    group.cut = {'a'}
+    for i in range(5):
+        leader.propose(Kind.COMMAND, b'lost%d' % i, group.now)
+    group.elect('b')
+    group.nodes['b'].propose(Kind.COMMAND, b'kept', group.now)
+    group.settle()
+    group.cut = set()
+    group.beat('b')
+    group.beat('b')
+    assert group.nodes['a'].log.slice(1, 99) == group.nodes['b'].log.slice(1, 99)
+    leader = group.elect('a')
+    group.cut = {'b', 'c'}
+    entry = leader.propose(Kind.COMMAND, b'new', group.now)
+    group.settle()
+    group.tell('a', 'c', old)
+    assert leader.commit < entry.index
+
+
+def test_a_heartbeat_recovers_a_follower_whose_probe_was_lost() -> None:
+    """While a probe is on its way nothing else is sent; the answer to a heartbeat takes its place."""
+    first = founding('a', 'b', 'c')
+    group = Group('a', 'b', 'c', logs={'a': log(first, '1111'), 'c': log(first, '1111')})
+    group.cut = {'b'}
+    leader = group.elect('a')
+    progress = leader.progress[member('b')]
+    assert progress.probing and progress.paused
+    group.cut = set()
+    leader.propose(Kind.COMMAND, b'x', group.now)
+    group.settle()
+    assert group.nodes['b'].log.last_index == 1      # still waiting for the answer that never comes
+    group.beat('a')
+    assert group.nodes['b'].log.last_index == leader.log.last_index and not progress.probing
+
+
+def test_what_a_follower_lost_before_it_was_written_is_sent_again() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    for i in range(5):
+        leader.propose(Kind.COMMAND, b'%d' % i, group.now)
+    group.collect('a')
+    for _, envelope in [item for item in group.wire if item[1].to == member('b')]:
+        group.nodes['b'].step(member('a'), envelope.message, group.now)
+    group.collect('b', durable=False)        # it is not on its disk, and it said nothing of it
+    assert not [e for sender, e in group.wire if sender == 'b']
+    group.wire.clear()
+    group.restart('b')
+    assert group.nodes['b'].log.last_index < leader.log.last_index
+    assert leader.progress[member('b')].match < leader.log.last_index
+    group.beat('a')
+    group.beat('a')
+    assert group.nodes['b'].log.slice(1, 99) == leader.log.slice(1, 99)
+
+
+def test_an_entry_is_committed_by_the_followers_while_the_leaders_disk_is_slow() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    entry = leader.propose(Kind.COMMAND, b'x', group.now)
+    group.collect('a', durable=False)
+    appends, commits = list(group.wire), []
+    for _, envelope in appends:
+        group.wire.clear()
+        group.nodes[envelope.to.id].step(member('a'), envelope.message, group.now)
+        group.collect(envelope.to.id)
+        for _, reply in group.wire:
+            leader.step(envelope.to, reply.message, group.now)
+        commits.append(leader.commit)
+    assert commits == [entry.index - 1, entry.index]     # one disk is no quorum, two are
+
+
+def test_flow_control_resumes_after_lost_appends() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    group.cut = {'b'}
+    for _ in range(100):
+        leader.propose(Kind.COMMAND, b'x' * 4000, group.now)
+        group.settle()
+    group.cut = set()
+    for _ in range(3):
+        group.beat('a')
+    assert group.nodes['b'].log.last_index == leader.log.last_index
+
+
+def test_flow_control_resumes_after_lost_replies() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    for _ in range(40):
+        leader.propose(Kind.COMMAND, b'x', group.now)
+        group.collect('a')
+        for sender, envelope in group.wire:
+            if envelope.to == member('b'):
+                group.nodes['b'].step(member(sender), envelope.message, group.now)
+        group.nodes['b'].take_output()      # its answers are lost
+        group.wire.clear()
+    group.beat('a')
+    group.beat('a')
+    assert group.nodes['b'].log.last_index == leader.log.last_index
+    assert leader.progress[member('b')].match == leader.log.last_index
+
+
+def test_entries_carry_the_time_since_the_one_before_and_elections_add_none() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    assert leader.log.slice(2, 2)[0].elapsed == 0
+    group.now += 30 * MILLISECOND
+    assert leader.propose(Kind.CLOCK, b'', group.now).elapsed == 30 * MILLISECOND
+    assert leader.propose(Kind.CLOCK, b'', group.now).elapsed == 0
+    assert leader.propose(Kind.CLOCK, b'', group.now - 5).elapsed == 0
