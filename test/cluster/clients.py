@@ -6,7 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from muster.cluster.state.commands import Acquire, Answer, Barrier, Code, Operation, Release, Renew, Withdraw
+from muster.cluster.state.commands import (
+    Acquire,
+    Answer,
+    Code,
+    OpenSession,
+    Operation,
+    Release,
+    Renew,
+    Withdraw,
+)
 from muster.cluster.state.locks import RequestId
 from oracle import MAX_DRIFT, SECOND
 
@@ -26,6 +35,7 @@ class LockClient:
         self._random = random = simulation.random
         self._rate = 1 + random.uniform(-MAX_DRIFT, MAX_DRIFT)
         self._session, self._sequence = name, 0
+        self._opens = random.random() < 0.5     # it lets the cluster name its sessions
         self._lock, self._token, self._lease = '', 0, 0
         self._until = 0               # end of its own view of the hold, simulation time
         self.done = 0                 # requests answered with OK
@@ -48,7 +58,7 @@ class LockClient:
     def _later(self, delay: int = 0) -> None:
         self.simulation.after(delay + self._random.randrange(self.simulation.leisure), self.act)
 
-    def _ask(self, operation: Operation, request: RequestId | None, then: Callable[[Answer], None]) -> None:
+    def _ask(self, operation: Operation | None, request: RequestId | None, then: Callable[[Answer], None]) -> None:
         self.simulation.request(self.name, operation, request, then)
 
     def _next_request(self) -> RequestId | None:
@@ -59,19 +69,32 @@ class LockClient:
 
     def _may_repeat(self, request: RequestId | None, since: int) -> bool:
         """
-        Whether a request may be made again: not where the session may be over.
+        Whether a request may be made again.
 
-        Its first request would open the session anew; all others are refused then.
+        Where the session may be over, the first request under a name that the client chose would
+        open it anew; all others are refused then.
         """
         if request is None:
             return False
-        return request[1] > 1 or self.simulation.time - since < self.simulation.memory
+        return request[1] > 1 or request[0].isdecimal() or \
+            self.simulation.time - since < self.simulation.memory
 
     def _refused(self, answer: Answer) -> None:
         """Begin a new session where the old one has ended, or its first request was lost."""
-        if answer.code == Code.SESSION_EXPIRED:
+        if answer.code != Code.SESSION_EXPIRED:
+            self._later()
+        elif self._opens:
+            self._open_session()
+        else:
             self._session, self._sequence = f'{self.name}/{self.simulation.time}', 0
-        self._later()
+            self._later()
+
+    def _open_session(self) -> None:
+        def answered(answer: Answer) -> None:
+            if answer.code == Code.OK:
+                self._session, self._sequence = str(answer.token), 0
+            self._later()
+        self._ask(OpenSession(), None, answered)
 
     def _believe(self, sent: int, length: int) -> None:
         """Count the lease from before the request was sent, less 1 %, on the own clock."""
@@ -84,7 +107,8 @@ class LockClient:
         self._token, self._lock = 0, random.choice(LOCKS)
         self._lease = random.randrange(SECOND // 5, 2 * SECOND)
         wait = random.choice((0, 0, random.randrange(1, 2 * SECOND)))
-        operation = Acquire(self._lock, self.name, self._lease, wait)
+        delay = random.choice((0, 0, random.randrange(SECOND)))
+        operation = Acquire(self._lock, self.name, self._lease, wait, delay)
         request = self._next_request()
 
         def answered(answer: Answer) -> None:
@@ -130,4 +154,4 @@ class LockClient:
         self._ask(operation, request, self._refused)
 
     def _read(self) -> None:
-        self._ask(Barrier(), None, lambda _: self._later())
+        self._ask(None, None, lambda _: self._later())

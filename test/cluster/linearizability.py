@@ -27,7 +27,7 @@ MAX_VISITED = 200_000
 #: Nanoseconds that conversions between clocks may take from a lease.
 ROUNDING = 10
 #: Answers that promise that this call did nothing.
-_NOTHING = frozenset({Code.INVALID, Code.NO_QUORUM, Code.BUSY, Code.SESSION_EXPIRED})
+_NOTHING = frozenset({Code.INVALID, Code.NO_QUORUM, Code.BUSY, Code.SESSION_EXPIRED, Code.STORAGE})
 
 
 class NotLinearizable(AssertionError):
@@ -201,7 +201,7 @@ class LockModel:
         yield from self._effect(state, call, now)
         hold = state.hold
         if hold is not None:
-            ended = state._replace(hold=None, closed=hold.delay > 0, opens=hold.ends + hold.delay)
+            ended = state._replace(hold=None, closed=hold.delay > 0, opens=self._end(hold.ends, hold.delay))
             yield from self._effect(ended, call, max(now, hold.ends))
 
     def _effect(self, state: Lock, call: Call, now: int) -> Iterator[tuple[int, Lock]]:

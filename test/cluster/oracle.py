@@ -53,31 +53,34 @@ class Consensus:
         self._seen: dict[tuple[Member, int], tuple[int, int, int]] = {}   # of a run: commit, applied, term led
         self._heard: dict[Member, dict[Member, int]] = {}
 
-    def check_step(self, member: ClusterMember, run: int, entries: Sequence[Entry], time: int) -> list[Entry]:
-        """Check a member after its step, which appended `entries`; return what is newly committed."""
+    def check_step(self, member: ClusterMember, run: int, entries: Sequence[Entry],
+                   applied: Sequence[Entry], time: int) -> list[Entry]:
+        """Check a member after its step, which appended and applied entries; return what is newly committed."""
         raft = member.raft
         assert raft is not None
         for entry in entries:
+            self.appended.setdefault((entry.index, entry.term), time)
             before = raft.log.term(entry.index - 1)
+            if before < 0:
+                continue  # a snapshot stands for it already
             key = member.cluster_id, entry.index, entry.term
             if self._known.setdefault(key, (entry, before)) != (entry, before):
                 raise Violation(f'log matching: {member.me} has {entry} after term {before}, '
                                 f'but known is {self._known[key]}')
-            self.appended.setdefault((entry.index, entry.term), time)
             if entry.kind == Kind.CONFIGURATION and member.leads:
                 self._heard[member.me] = dict.fromkeys(raft.configuration.members | {member.me}, time)
-        commit, applied, led = self._seen.get((member.me, run), (0, 0, 0))
-        if raft.commit < commit or member.machine.applied < applied:
+        commit, index, led = self._seen.get((member.me, run), (0, 0, 0))
+        if raft.commit < commit or member.machine.applied < index:
             raise Violation(f'{member.me} went back from index {commit} to {raft.commit}')
         if member.leads:
             if led != raft.term:
                 self._check_leader(member)
                 self._heard[member.me] = dict.fromkeys(raft.configuration.members | {member.me}, time)
-            elif raft.commit > commit and raft.log.term(raft.commit) != raft.term:
+            elif raft.commit > max(commit, raft.log.base) and raft.log.term(raft.commit) != raft.term:
                 raise Violation(f'{member.me} leads term {raft.term} and committed index {raft.commit} of '
                                 f'term {raft.log.term(raft.commit)} by counting')
         self._seen[member.me, run] = raft.commit, member.machine.applied, raft.term if member.leads else 0
-        return self._check_committed(member, commit)
+        return self._check_committed(member, applied)
 
     def forget(self, disk: Disk, cluster_id: str) -> None:
         """
@@ -101,27 +104,28 @@ class Consensus:
         if first is not member:
             raise Violation(f'term {raft.term} has two leaders, {first.me} and {member.me}')
         for entry in self.log:
-            if entry.term < raft.term and raft.log.term(entry.index) != entry.term:
+            if entry.term < raft.term and entry.index >= raft.log.base and \
+                    raft.log.term(entry.index) != entry.term:
                 raise Violation(f'{member.me} leads term {raft.term} without the committed {entry}')
 
-    def _check_committed(self, member: ClusterMember, checked: int) -> list[Entry]:
-        """State-machine safety: nobody commits another entry, and a quorum has stored what is committed."""
+    def _check_committed(self, member: ClusterMember, applied: Sequence[Entry]) -> list[Entry]:
+        """State-machine safety: nobody applies another entry, and a quorum has stored what is committed."""
         raft = member.raft
         assert raft is not None
-        if raft.commit > checked and self.cluster_id != member.cluster_id:
+        if applied and self.cluster_id != member.cluster_id:
             if self.cluster_id:
                 raise Violation(f'two clusters work: {self.cluster_id} and {member.cluster_id}')
             self.cluster_id = member.cluster_id
         if raft.commit > raft.log.last_index:
             raise Violation(f'{member.me} committed index {raft.commit} and has {raft.log.last_index}')
         new = []
-        for entry in raft.log.slice(checked + 1, raft.commit):
+        for entry in applied:
             if entry.index > len(self.log):
                 self._check_stored(member, entry)
                 self.log.append(entry)
                 new.append(entry)
             elif self.log[entry.index - 1] != entry:
-                raise Violation(f'{member.me} committed {entry}, but {self.log[entry.index - 1]} was')
+                raise Violation(f'{member.me} applied {entry}, but {self.log[entry.index - 1]} was committed')
         return new
 
     def _check_stored(self, member: ClusterMember, entry: Entry) -> None:
@@ -133,7 +137,7 @@ class Consensus:
         """
         raft = member.raft
         assert raft is not None
-        stored = [m for m, disk in self.disks.items() if disk.had(entry)]
+        stored = [m for m, disk in self.disks.items() if disk.had(entry.index, entry.term)]
         known = raft._configurations
         first = max((i for i, _ in known if i <= entry.index), default=0)
         if not any(c.has_quorum(stored) for i, c in known if i >= first):
@@ -162,7 +166,8 @@ class Consensus:
         raft = leader.raft if leader is not None else None
         if raft is None or raft.role != Role.LEADER or raft.term != reply.term:
             return disk.last_index >= reply.index
-        return disk.term(reply.index) == raft.log.term(reply.index) >= 0
+        term = raft.log.term(reply.index)
+        return disk.last_index >= reply.index and (term < 0 or disk.had(reply.index, term))
 
     def hears(self, me: Member, other: Member, time: int) -> None:
         """Note that a packet reached a member."""
@@ -187,8 +192,8 @@ def _promised(state: HardState, term: int, vote: Member) -> bool:
 @dataclass
 class _Hold:
     token: int
-    request: RequestId
     lease: int
+    delay: int
     ends: int        # cluster time
 
 
@@ -200,6 +205,7 @@ class State:
         self.machine = StateMachine()
         self._digests: list[tuple[Any, Any]] = [(None, None)]
         self._holds: dict[str, _Hold] = {}
+        self._closed: dict[str, int] = {}         # until when, cluster time
         self._tokens: dict[str, int] = {}
         self._granted: set[RequestId] = set()
         self._queues: dict[str, list[RequestId]] = {}
@@ -211,8 +217,8 @@ class State:
         #: When each request did something for the last time, in time of the simulation.
         self.settled: dict[RequestId, int] = {}
 
-    def apply(self, entry: Entry, appended: int, time: int) -> None:
-        """Apply the next committed entry, which its leader appended some time ago."""
+    def apply(self, entry: Entry, appended: int, time: int) -> Sequence[Event]:
+        """Apply the next committed entry, which its leader appended some time ago; return its events."""
         command = _command(entry)
         if command is not None:
             self._operations.setdefault(command.request, command.operation)
@@ -230,12 +236,13 @@ class State:
             if hold.ends < self.machine.time:
                 raise Violation(f"lock '{name}' is held {self.machine.time - hold.ends} ns after its lease")
         whole = entry.index % WHOLE == 0
-        self._digests.append((part(self.machine), digest(self.machine) if whole else None))
+        self._digests.append((part(self.machine), self.machine.digest() if whole else None))
+        return applied.events
 
     def agrees(self, machine: StateMachine) -> bool:
         """Return whether a member has the state that it must have at its index."""
         some, whole = self._digests[machine.applied]
-        return some == part(machine) and whole in (None, digest(machine) if whole is not None else None)
+        return some == part(machine) and whole in (None, machine.digest() if whole is not None else None)
 
     def _check_clock(self, entry: Entry, appended: int) -> None:
         """Cluster time goes no faster than the fastest clock, and within a term no slower than the slowest."""
@@ -265,8 +272,10 @@ class State:
                 hold.lease = command.operation.lease or hold.lease
                 hold.ends = now + hold.lease
             else:
-                if event.type == EventType.LOCK_EXPIRED and now < hold.ends:
-                    raise Violation(f'{event} {(hold.ends - now) / SECOND:.6f} s before its lease ends')
+                if event.type == EventType.LOCK_EXPIRED:
+                    if now < hold.ends:
+                        raise Violation(f'{event} {(hold.ends - now) / SECOND:.6f} s before its lease ends')
+                    self._closed[name] = now + hold.delay
                 del self._holds[name]
 
     def _check_grant(self, event: Event, hold: _Hold | None) -> None:
@@ -275,6 +284,8 @@ class State:
             raise Violation(f'{event} while token {hold.token} holds it')
         if event.token <= self._tokens.get(name, 0):
             raise Violation(f'{event} after token {self._tokens[name]}')
+        if now < self._closed.pop(name, 0):
+            raise Violation(f'{event} while it is closed')
         claim = self.machine.locks.holder(name)
         assert claim is not None
         if claim.request in self._granted:
@@ -288,10 +299,10 @@ class State:
         assert isinstance(operation, Acquire)
         self._granted.add(claim.request)
         self._tokens[name] = event.token
-        # Withdrawn by the entry that granted it, a hold ends at once.
-        self._holds[name] = _Hold(event.token, claim.request, operation.lease,
-                                  min(claim.deadline, now + operation.lease)
-                                  if claim.deadline == now else now + operation.lease)
+        # Withdrawn by the entry that granted it, a hold ends at once and without delay.
+        ended = claim.deadline == now
+        self._holds[name] = _Hold(event.token, operation.lease, 0 if ended else operation.delay,
+                                  now if ended else now + operation.lease)
 
     def _check_once(self, command: Command, events: Iterable[Event]) -> None:
         """Check that no request does anything for the second time."""
@@ -305,7 +316,7 @@ class State:
             self._acted.add(command.request)
 
     def _queue(self, name: str) -> list[RequestId]:
-        return next(([w.request for w in waiting] for h, waiting in self.machine.locks if h.name == name), [])
+        return [claim.request for claim in self.machine.locks.waiters(name)]
 
 
 LOCK_EVENTS = frozenset({EventType.LOCK_ACQUIRED, EventType.LOCK_QUEUED, EventType.LOCK_WAIT_ENDED,
@@ -318,15 +329,7 @@ def _command(entry: Entry) -> Command | None:
 
 def part(machine: StateMachine) -> Any:
     """Return what is cheap to compare of a state."""
-    return machine.time, machine.term, len(machine.locks), len(machine.sessions), machine.events._events[-1:]
-
-
-def digest(machine: StateMachine) -> Any:
-    """Return all that the replicated state consists of, comparable."""
-    sessions = [(name, s.last_used, s.highest, len(s.answers))
-                for name, s in machine.sessions._sessions.items()]
-    return hash((machine.time, machine.term, tuple((h, tuple(w)) for h, w in machine.locks),
-                 tuple(sessions), tuple(machine.events._events[-3:]), machine._configuration))
+    return machine.time, machine.term, len(machine.locks), len(machine.sessions), len(machine.members)
 
 
 class Oracle:
@@ -344,12 +347,18 @@ class Oracle:
         """Return all committed entries."""
         return self.consensus.log
 
-    def check(self, member: ClusterMember, run: int, entries: Sequence[Entry], time: int) -> None:
-        """Check one member after its step, which appended entries."""
+    def check(self, member: ClusterMember, run: int, entries: Sequence[Entry], applied: Sequence[Entry],
+              time: int) -> list[Event]:
+        """Check one member after its step, which appended and applied entries; return what is new."""
         if member.raft is None:
-            return
-        for entry in self.consensus.check_step(member, run, entries, time):
-            self.state.apply(entry, self.consensus.appended[entry.index, entry.term], time)
+            return []
+        events: list[Event] = []
+        for entry in self.consensus.check_step(member, run, entries, applied, time):
+            events += self.state.apply(entry, self.consensus.appended[entry.index, entry.term], time)
+        self._check_state(member, run)
+        return events
+
+    def _check_state(self, member: ClusterMember, run: int) -> None:
         applied = member.machine.applied
         if applied != self._agreed.get((member.me, run), 0):
             self._agreed[member.me, run] = applied

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 import heapq
 from random import Random
+from typing import Any
 from unittest import mock
 
 from clients import LockClient, LOCKS
@@ -20,12 +21,13 @@ from disks import Disk
 import linearizability
 from linearizability import Call, Read
 from muster.cluster import protocol
-from muster.cluster.member import ClusterMember
+from muster.cluster.caretaker import Care
+from muster.cluster.member import ClusterMember, Policy
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import PROFILES
-from muster.cluster.raft.types import Member, Refused
+from muster.cluster.raft.types import Entry, Member, Refused
 from muster.cluster.state import sessions
-from muster.cluster.state.commands import Acquire, Answer, Barrier, Code, Operation
+from muster.cluster.state.commands import Acquire, Answer, Code, Invalid, Operation, Release, Renew, Withdraw
 from muster.cluster.state.events import EventType
 from muster.cluster.state.locks import RequestId
 from oracle import configurations, MAX_DRIFT, MILLISECOND, Oracle, SECOND, Violation
@@ -37,8 +39,29 @@ INBOX = 64
 PATIENCE = 20 * SECOND
 #: How often it is looked whether it does.
 GLANCE = 20 * MILLISECOND
+#: How often a full disk is tried again.
+RETRY = SECOND // 4
+#: Members are soon taken for dead, and dead voters replaced.
+HASTY = Care(suspect_after=SECOND // 2, dead_after=SECOND, promotion_delay=SECOND // 2)
+#: Events that tell the story.
+NOTED = frozenset({EventType.LEADER_ELECTED, EventType.LOCK_ACQUIRED, EventType.MEMBER_PROMOTED,
+                   EventType.MEMBER_ADDED, EventType.MEMBER_REMOVED, EventType.MEMBER_DEAD})
+LOCK_OPERATIONS = (Acquire, Renew, Release, Withdraw)
 #: A short story, as most searches tell it.
 SHORT = 2 * SECOND
+
+
+class Watched(ClusterMember):
+    """A member that tells what it applies; all else is as it is."""
+
+    def __init__(self, *arguments: Any) -> None:
+        """Begin like any other."""
+        self.just_applied: list[Entry] = []
+        super().__init__(*arguments)
+
+    def _apply(self, entry: Entry) -> None:
+        self.just_applied.append(entry)
+        super()._apply(entry)
 
 
 class Robot:
@@ -50,7 +73,7 @@ class Robot:
         self.rate = 1 + random.uniform(-MAX_DRIFT, MAX_DRIFT)
         self.offset = random.randrange(1000 * SECOND)
         self.disk = Disk(Member(name, random.getrandbits(63)))
-        self.member: ClusterMember | None = None
+        self.member: Watched | None = None
         self.run = 0                     # counts starts: what belongs to an earlier one is void
         self.paused = False
         self.inbox: deque[bytes | protocol.Packet] = deque(maxlen=INBOX)
@@ -90,6 +113,7 @@ class Simulation:
         self.haste = random.choice((1, 1, 5))
         self.lifetime = sessions.LIFETIME if self.haste == 1 else 6 * SECOND // self.haste
         self.memory = 2 * SECOND if self.haste == 1 else self.lifetime // 12
+        self.policy = Policy(random.choice((Care(), Care(), HASTY)), random.choice((20_000, 60, 12)))
         names = [f'r{i + 1}' for i in range(random.choice((1, 2, 3, 3, 3, 3, 4, 5)))]
         founders, mode = random.choice((
             (names, 'members'), (names, 'members'), (names[:1], 'alone'), (names, 'auto')))
@@ -138,11 +162,12 @@ class Simulation:
             return
         robot.run += 1
         disk = robot.disk
-        robot.member = ClusterMember(
+        robot.member = Watched(
             disk.me, disk.cluster_id, robot.bootstrap, robot.listed, TIMING,
             Random(self.random.getrandbits(64)), robot.clock(self.time), disk.hard_state,
-            tuple(disk.entries))
-        self.note(f'{disk.me} starts with {len(disk.entries)} entries, term {disk.hard_state.term}')
+            tuple(disk.entries), disk.snapshot, self.policy)
+        self.note(f'{disk.me} starts with entries {disk.base + 1} to {disk.last_index}, '
+                  f'term {disk.hard_state.term}')
         self.flush(robot)
 
     def crash(self, robot: Robot) -> None:
@@ -191,17 +216,18 @@ class Simulation:
         effects = member.take_effects()
         for packets in (effects.packets, effects.packets_when_durable):
             packets.sort(key=lambda packet: packet.receiver)  # sets have another order in each process
-        self.oracle.check(member, robot.run, effects.record.entries, self.time)
-        for event in effects.events:
-            if event.type in (EventType.LEADER_ELECTED, EventType.LOCK_ACQUIRED,
-                              EventType.MEMBER_PROMOTED):
-                self.note(f'{robot.disk.me} applies {event.revision}: {event.type.name} {event.subject}')
+        events = self.oracle.check(member, robot.run, effects.record.entries, member.just_applied, self.time)
+        member.just_applied.clear()
+        for event in events:
+            if event.type in NOTED:
+                self.note(f'{robot.disk.me} commits {event.revision}: {event.type.name} {event.subject} '
+                          f'{event.owner}')
         for packet in effects.packets:
             self._send(robot, packet)
-        if effects.record or (effects.packets_when_durable and robot.disk.queue):
+        if effects.record or (effects.packets_when_durable and robot.disk.queue and not member.disk_problem):
             robot.disk.queue.append(effects)
             self._write(robot)
-        else:
+        elif not member.disk_problem:   # else what these promise cannot be kept
             for packet in effects.packets_when_durable:
                 self._send(robot, packet)
         for ticket, answer in effects.answers:
@@ -238,6 +264,13 @@ class Simulation:
             if robot.paused:
                 self.after(10 * MILLISECOND, done)
                 return
+            if robot.disk.full:
+                robot.disk.write_in_part(self.random, [effects.record for effects in batch])
+                if not robot.member.disk_problem:
+                    robot.member.disk_stalled('no space', robot.clock(self.time))
+                    self.flush(robot)
+                self.after(RETRY, done)
+                return
             last = None
             for effects in batch:
                 assert robot.disk.queue.popleft() is effects
@@ -246,8 +279,12 @@ class Simulation:
                     self._send(robot, packet)
                 last = effects.record.entries[-1] if effects.record.entries else last
             robot.writing = False
+            recovered = bool(robot.member.disk_problem)
+            if recovered:
+                robot.member.disk_stalled('', robot.clock(self.time))
             if last is not None:
                 robot.member.persisted(last, robot.clock(self.time))
+            if last is not None or recovered:
                 self.flush(robot)
             if robot.disk.queue:
                 self._write(robot)
@@ -258,6 +295,7 @@ class Simulation:
         self.oracle.consensus.check_promise(robot.disk.me, packet)
         data = protocol.encode(packet) if self._on_wire else packet
         names = [packet.receiver.id] if packet.receiver.id else list(self.robots)
+        learners_only = not packet.receiver.id and not isinstance(packet.body, protocol.Hello)
         random = self.random.random
         for name in names:
             if name == robot.name or (robot.name, name) in self.blocked or random() < self.loss:
@@ -266,11 +304,14 @@ class Simulation:
                 delay = MILLISECOND // 5 + int(self.jitter * random())
                 if random() < 0.01:
                     delay += int(SECOND // self.haste * random())
-                self.after(delay, lambda name=name: self._deliver(name, data))
+                self.after(delay, lambda name=name: self._deliver(name, data, learners_only))
 
-    def _deliver(self, name: str, data: bytes | protocol.Packet) -> None:
+    def _deliver(self, name: str, data: bytes | protocol.Packet, learners_only: bool) -> None:
         robot = self.robots[name]
         if robot.member is None:
+            return
+        raft = robot.member.raft
+        if learners_only and (raft is None or raft.configuration.may_vote(robot.disk.me)):
             return
         if robot.paused:
             robot.inbox.append(data)
@@ -285,9 +326,13 @@ class Simulation:
         robot.member.receive(packet, robot.clock(self.time))
 
     # Clients -----------------------------------------------------------------------------------
-    def request(self, client: str, operation: Operation, request: RequestId | None,
+    def request(self, client: str, operation: Operation | None, request: RequestId | None,
                 then: Callable[[Answer], None]) -> None:
-        """Send a request to any running robot; `then` gets its answer, or OUTCOME_UNKNOWN, once."""
+        """
+        Send a request, or with None a read, to any running robot.
+
+        `then` gets its answer, or OUTCOME_UNKNOWN, once.
+        """
         up = [r for r in self.robots.values() if r.member is not None and not r.paused]
         if not up:
             self.after(100 * MILLISECOND, lambda: self.request(client, operation, request, then))
@@ -296,8 +341,9 @@ class Simulation:
         member = robot.member
         assert member is not None
         patience = self.random.randrange(300 * MILLISECOND, 2 * SECOND) // self.haste
-        calls = [Call(client, Read(name), self.time) for name in LOCKS] if isinstance(operation, Barrier) \
-            else [Call(client, operation, self.time, request)]
+        calls = [Call(client, Read(name), self.time) for name in LOCKS] if operation is None \
+            else [Call(client, operation, self.time, request)] if isinstance(operation, LOCK_OPERATIONS) else []
+        asked = self.time
         answered = False
 
         def once(answer: Answer) -> None:
@@ -311,11 +357,14 @@ class Simulation:
                 else:
                     call.returns(answer, self.time, member.machine.applied)
             # The answer travels back; meanwhile the client does not know.
-            self.after(self.random.randrange(MILLISECOND) if self.time > calls[0].invoked else 1,
+            self.after(self.random.randrange(MILLISECOND) if self.time > asked else 1,
                        lambda: then(answer))
-        ticket = member.submit(operation, request, patience, robot.clock(self.time))
+        if operation is None:
+            ticket = member.read(patience, robot.clock(self.time))
+        else:
+            ticket = member.submit(operation, request, patience, robot.clock(self.time))
         robot.clients[ticket] = once
-        self.history += [(call, request or (member._session, member._sequence)) for call in calls]
+        self.history += [(call, request or (member._requests._session, member._requests._sequence)) for call in calls]
         wait = operation.wait if isinstance(operation, Acquire) else 0
         self.after(patience + wait + SECOND, lambda: once(Answer(Code.OUTCOME_UNKNOWN)))
         self.flush(robot)
@@ -331,7 +380,8 @@ class Simulation:
         robot = random.choice(leaders if leaders and random.random() < 0.5 else robots)
         random.choice((self._fault_crash, self._fault_crash, self._fault_pause, self._fault_partition,
                        self._fault_partition, self._fault_one_way, self._fault_all, self._fault_wipe,
-                       self._fault_hand_over, self._fault_membership))(robot)
+                       self._fault_hand_over, self._fault_membership, self._fault_remove,
+                       self._fault_full))(robot)
         self.after(random.randrange(self.pace), self.disturb)
 
     def _fault_crash(self, robot: Robot) -> None:
@@ -367,20 +417,58 @@ class Simulation:
             robot.member.hand_over()
             self.flush(robot)
 
+    def _fault_full(self, robot: Robot) -> None:
+        """Let a disk take nothing for a while."""
+        disk, run = robot.disk, robot.run
+        disk.full = True
+        self.note(f'the disk of {robot.name} is full')
+
+        def make_room() -> None:
+            disk.full = False
+            if robot.run == run:
+                self.note(f'the disk of {robot.name} has room again')
+        self.after(self.random.randrange(max(SECOND, self.pace)), make_room)
+
     def _fault_wipe(self, robot: Robot) -> None:
         """Lose a disk where the others can go on without it, whatever their leader does next."""
-        if not any(r.member is not None and r.member.leads for r in self.robots.values() if r is not robot):
+        if any(r.member is not None and r.member.leads for r in self.robots.values() if r is not robot) and \
+                self._can_spare(robot, removed=False):
+            self.wipe(robot)
+            self.after(self.random.randrange(SECOND), lambda: self.start(robot))
+
+    def _fault_remove(self, robot: Robot) -> None:
+        """Remove a robot from the cluster, as an operator may; it joins anew with an empty disk."""
+        other = next((r for r in self.robots.values() if r is not robot and r.member is not None
+                      and not r.paused), None)
+        if other is None or other.member is None or not self._can_spare(robot, removed=True):
             return
+        try:
+            other.member.remove(robot.name, SECOND, robot.clock(self.time))
+        except Invalid:
+            return
+        self.note(f'{robot.name} shall be removed')
+        self.flush(other)
+        self.after(SECOND, self.replace_removed)
+
+    def replace_removed(self) -> None:
+        """Give the robots that were removed an empty disk."""
+        removed = [c.removed for c in configurations(self.oracle.log)[-1:]]
+        for robot in self.robots.values():
+            if removed and robot.disk.me in removed[0]:
+                self.wipe(robot)
+                self.start(robot)
+
+    def _can_spare(self, robot: Robot, *, removed: bool) -> bool:
+        """Whether enough disks are left without this robot's, whatever may be in force soon."""
         lost = self._lost() | {robot.disk.me}
         for configuration in self._possible_configurations():
             voters = configuration.voters | configuration.outgoing
-            spare = (len(configuration.voters) - 1) // 2
+            spare = (len(configuration.voters) - 1 - removed) // 2
             # A leader that does not know it yet may make voters of learners whose disks are lost.
             if len(lost & voters) > spare or len(lost & configuration.members) > max(1, spare) or \
                     not configuration.has_quorum(voters - lost):
-                return
-        self.wipe(robot)
-        self.after(self.random.randrange(SECOND), lambda: self.start(robot))
+                return False
+        return True
 
     def _lost(self) -> frozenset[Member]:
         return frozenset(m for m, disk in self.oracle.consensus.disks.items() if not disk.intact)
@@ -388,21 +476,21 @@ class Simulation:
     def _possible_configurations(self) -> list[Configuration]:
         """Return what may be in force: the last one committed, and those in any log after it."""
         log = self.oracle.log
-        committed = configurations(log)[-1:]
+        possible = configurations(log)[-1:]
         for robot in self.robots.values():
             entries = list(robot.disk.entries)
             if robot.member is not None and robot.member.raft is not None:
-                entries += robot.member.raft.log.slice(1, robot.member.raft.log.last_index)
-            committed += configurations(e for e in entries if e.index > len(log))
-        return committed
+                entries += robot.member.raft.log.slice(robot.member.raft.log.base + 1,
+                                                       robot.member.raft.log.last_index)
+            possible += configurations(e for e in entries if e.index > len(log))
+        return possible
 
     def recoverable(self) -> bool:
         """Return whether disks of enough voters are left, in the newest configuration of the best log."""
         disks = [robot.disk for robot in self.robots.values() if robot.disk.cluster_id]
-        best = max(disks, key=lambda d: (d.term(d.last_index), d.last_index), default=None)
-        newest = configurations(best.entries)[-1:] if best else []
-        intact = frozenset(robot.disk.me for robot in self.robots.values())
-        return not newest or newest[0].has_quorum(intact)
+        best = max(disks, key=lambda d: (d.last_term, d.last_index), default=None)
+        newest = configurations([*self.oracle.log, *(best.entries if best else [])])[-1:]
+        return not newest or newest[0].has_quorum({disk.me for disk in disks})
 
     def _fault_membership(self, robot: Robot) -> None:
         """Order the leader to make other members voters, as an operator may at any time."""
@@ -431,7 +519,10 @@ class Simulation:
         self.loss = 0.0
         self.heal()
         for robot in self.robots.values():
+            robot.disk.full = False
             self.start(robot)
+        self.replace_removed()
+        self.after(2 * SECOND, self.replace_removed)   # a removal may have been under way
         self.note('no more faults')
         index, done = len(self.oracle.log), [client.done for client in self.clients]
         if not self.run(self.time + PATIENCE, lambda: not self._missing(index, done)) and self.recoverable():

@@ -80,7 +80,7 @@ class Caretaker:
         """Return the voters as they should be, None where they are; see `next_voters`."""
         if not configuration.learners:
             return None
-        ready = frozenset(m for m in configuration.learners if m not in self._dead_since
+        ready = frozenset(m for m in configuration.learners & progress.keys() if m not in self._dead_since
                           and progress[m].match + CAUGHT_UP >= commit)
         lost = frozenset(m for m, since in self._dead_since.items()
                          if now - since >= self._care.promotion_delay)
