@@ -35,7 +35,6 @@ class LockClient:
         self._random = random = simulation.random
         self._rate = 1 + random.uniform(-MAX_DRIFT, MAX_DRIFT)
         self._session, self._sequence = name, 0
-        self._opens = random.random() < 0.5     # it lets the cluster name its sessions
         self._lock, self._token, self._lease = '', 0, 0
         self._until = 0               # end of its own view of the hold, simulation time
         self.done = 0                 # requests answered with OK
@@ -67,26 +66,11 @@ class LockClient:
         self._sequence += 1
         return self._session, self._sequence
 
-    def _may_repeat(self, request: RequestId | None, since: int) -> bool:
-        """
-        Whether a request may be made again.
-
-        Where the session may be over, the first request under a name that the client chose would
-        open it anew; all others are refused then.
-        """
-        if request is None:
-            return False
-        return request[1] > 1 or request[0].isdecimal() or \
-            self.simulation.time - since < self.simulation.memory
-
     def _refused(self, answer: Answer) -> None:
-        """Begin a new session where the old one has ended, or its first request was lost."""
-        if answer.code != Code.SESSION_EXPIRED:
-            self._later()
-        elif self._opens:
+        """Open a new session where the old one has ended, or none was opened yet."""
+        if answer.code == Code.SESSION_EXPIRED:
             self._open_session()
         else:
-            self._session, self._sequence = f'{self.name}/{self.simulation.time}', 0
             self._later()
 
     def _open_session(self) -> None:
@@ -121,9 +105,9 @@ class LockClient:
                 self._believe(sent, self._lease)
             elif answer.code == Code.OUTCOME_UNKNOWN and request is not None:
                 again = random.random()
-                if again < 0.6 and self._may_repeat(request, sent):
+                if again < 0.6:
                     # A robot may sleep in between, longer than its session lives.
-                    sleeps = request[1] > 1 and self.simulation.haste > 1 and again < 0.2
+                    sleeps = self.simulation.haste > 1 and again < 0.2
                     self.simulation.after(int(1.2 * self.simulation.lifetime) if sleeps else 0,
                                           lambda: self._ask(operation, request, answered))
                     return
@@ -141,7 +125,7 @@ class LockClient:
             if answer.code == Code.OK:
                 self.done += 1
                 self._believe(sent, self._lease)
-            elif answer.code == Code.OUTCOME_UNKNOWN and self._may_repeat(request, sent):
+            elif answer.code == Code.OUTCOME_UNKNOWN and request is not None:
                 self._ask(operation, request, answered)
                 return
             self._refused(answer)

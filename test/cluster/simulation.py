@@ -112,7 +112,6 @@ class Simulation:
         # Where all that may delay a request is short, so may be the life of a session.
         self.haste = random.choice((1, 1, 5))
         self.lifetime = sessions.LIFETIME if self.haste == 1 else 6 * SECOND // self.haste
-        self.memory = 2 * SECOND if self.haste == 1 else self.lifetime // 12
         self.policy = Policy(random.choice((Care(), Care(), HASTY)), random.choice((20_000, 60, 12)))
         names = [f'r{i + 1}' for i in range(random.choice((1, 2, 3, 3, 3, 3, 4, 5)))]
         founders, mode = random.choice((

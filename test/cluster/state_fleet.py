@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.types import Entry, Kind, Member
-from muster.cluster.state.commands import Answer, Command, Health, Operation, SetCapabilities, SetHealth
+from muster.cluster.state.commands import (
+    Answer,
+    Command,
+    Health,
+    OpenSession,
+    Operation,
+    SetCapabilities,
+    SetHealth,
+)
 from muster.cluster.state.events import Event
 from muster.cluster.state.machine import Applied, StateMachine
 
@@ -21,6 +29,7 @@ class Fleet:
         """Begin with these members, empty otherwise."""
         self.machine = StateMachine()
         self.sequence = 0
+        self.sessions: set[str] = set()
         self.answers: dict[tuple[str, int], Answer] = {}    # the last one to each request
         self.last = Applied()
         self.history: list[Event] = []
@@ -39,8 +48,16 @@ class Fleet:
         """Apply one command and return its answer."""
         self.sequence += 1
         request = request or ('@test', self.sequence)
+        if request[0] not in self.sessions and not request[0].startswith('@') and not request[0].isdecimal():
+            # A client with a name of its own: easier to read than the index that opened its session.
+            self.sessions.add(request[0])
+            self.machine.sessions.open(request[0], self.machine.time)
         self.feed(Kind.COMMAND, Command(operation, request, member, run).encode(), elapsed)
         return self.answers[request]
+
+    def session(self) -> str:
+        """Open a session and return its name."""
+        return str(self.do(OpenSession()).token)
 
     def wait(self, elapsed: int) -> list[str]:
         """Let cluster time go on and return what happened."""

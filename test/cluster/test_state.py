@@ -63,6 +63,7 @@ def test_a_retry_of_a_long_hold_or_wait_outlives_its_session() -> None:
     fleet.do(wait, ('b', 1))
     fleet.wait(LIFETIME + SECOND)
     assert len(fleet.machine.sessions) == 0
+    assert fleet.do(Barrier(), ('a', 2)).code == Code.SESSION_EXPIRED
     assert fleet.do(hold, ('a', 1)).token == token
     assert fleet.do(wait, ('b', 1)).code == Code.QUEUED
     [(holder, waiters)] = list(fleet.machine.locks)
@@ -70,17 +71,35 @@ def test_a_retry_of_a_long_hold_or_wait_outlives_its_session() -> None:
     assert fleet.wait(3600 * SECOND - LIFETIME) == ['LOCK_WAIT_ENDED']      # as first asked for
 
 
-def test_old_and_unknown_sessions_are_refused_without_effect() -> None:
+def test_old_requests_are_refused_without_effect() -> None:
     fleet = Fleet()
+    session = fleet.session()
+    for sequence in range(1, WINDOW + 2):
+        fleet.do(Barrier(), (session, sequence))
+    before = fleet.machine.locks.dump()
+    assert fleet.do(Acquire('dock', 'a', SECOND, 0), (session, 1)).code == Code.SESSION_EXPIRED
+    assert fleet.machine.locks.dump() == before
+
+
+@pytest.mark.parametrize('sequence', [1, 2, 77])
+def test_no_request_of_an_expired_session_is_executed_not_even_the_first(sequence: int) -> None:
+    fleet = Fleet()
+    session = fleet.session()
     acquire = Acquire('dock', 'a', SECOND, 0)
-    assert fleet.do(acquire, ('s', 2)).code == Code.SESSION_EXPIRED
-    fleet.do(Barrier(), ('s', 1))
-    for sequence in range(2, WINDOW + 3):
-        fleet.do(Barrier(), ('s', sequence))
-    assert fleet.do(acquire, ('s', 1)).code == Code.SESSION_EXPIRED
+    token = fleet.do(acquire, (session, sequence)).token
+    assert fleet.do(Release('dock', token)).code == Code.OK
     fleet.wait(LIFETIME)
-    assert fleet.do(acquire, ('s', WINDOW + 3)).code == Code.SESSION_EXPIRED
+    answer = fleet.do(acquire, (session, sequence))
+    assert answer.code == Code.SESSION_EXPIRED and 'open_session' in answer.message
     assert len(fleet.machine.locks) == 0
+
+
+def test_sessions_are_opened_and_never_twice_under_one_name() -> None:
+    fleet = Fleet()
+    names = {fleet.session() for _ in range(5)}
+    assert len(names) == 5 == len(fleet.machine.sessions) - 1     # and that of the member
+    for session in (str(fleet.machine.applied + 1), '99', '0'):
+        assert fleet.do(Barrier(), (session, 1)).code == Code.SESSION_EXPIRED
 
 
 def test_a_leap_in_a_session_costs_no_more_than_a_step() -> None:

@@ -25,6 +25,7 @@ from muster_interfaces.srv import (
     ListDevices,
     ListEvents,
     ListLocks,
+    OpenSession,
     ReleaseLock,
     RenewLock,
     SetLearningMode,
@@ -116,11 +117,12 @@ class Acts:
 
     def _contend(self, robot: str, holds: list[tuple[float, float, str, int]], failures: list[str]) -> None:
         try:
+            session = self._session(robot)
             for number in range(ROUNDS):
                 answer = self.see.call(
                     AcquireLock, f'/{robot}/cluster/acquire_lock', name='dock', owner=robot,
                     lease=Duration(sec=10), wait_timeout=Duration(sec=20),
-                    request_id=f'demo-{robot}:{number + 1}', patience=30)
+                    request_id=f'{session}:{2 * number + 1}', patience=30)
                 begin = time.monotonic()
                 if not answer.success:
                     failures.append(f'{robot}: {answer.message}')
@@ -128,7 +130,7 @@ class Acts:
                 end = time.monotonic()
                 released = self.see.call(ReleaseLock, f'/{robot}/cluster/release_lock', name='dock',
                                          fencing_token=answer.fencing_token,
-                                         request_id=f'demo-{robot}-release:{number + 1}')
+                                         request_id=f'{session}:{2 * number + 2}')
                 if not released.success:
                     failures.append(f'{robot}: {released.message}')
                 holds.append((begin, end, robot, answer.fencing_token))
@@ -256,7 +258,8 @@ class Acts:
         leader = see.wait(lambda: self._settled_leader(), 30, 'a settled cluster')
         survivors = [name for name in self.names if name != leader]
         holder, other = survivors
-        held = self._acquire(holder, 'gripper', lease=60)
+        session = self._session(holder)
+        held = self._acquire(holder, 'gripper', 60, f'{session}:1')
         old = self._status(holder).term
         process = self.robots.node(leader, 'cluster')
         if process is None:
@@ -265,14 +268,14 @@ class Acts:
                  f"SIGKILL for '{leader}', the leader")
         killed = time.monotonic()
         process.kill()
-        granted = self._acquire(other, 'elevator', lease=30)
+        granted = self._acquire(other, 'elevator', 30, f'{session}:2')
         to_lock = (time.monotonic() - killed) * 1e3
         elected = see.wait(lambda: self._elected(survivors, old), 20, 'a new leader')
         to_leader = (elected.at - killed) * 1e3
         new = elected.message.leader
         self.say(f"'{new}' leads after {to_leader:.0f} ms; next lock granted after {to_lock:.0f} ms")
         renewed = see.call(RenewLock, f'/{holder}/cluster/renew_lock', name='gripper',
-                           fencing_token=held.fencing_token, request_id='demo-renew:1')
+                           fencing_token=held.fencing_token, request_id=f'{session}:3')
         refused = see.call(AcquireLock, f'/{other}/cluster/acquire_lock', name='gripper', owner=other,
                            lease=Duration(sec=10))
         self.summary.figures |= {'killed': leader, 'new_leader': new, 'next_leader_ms': round(to_leader, 1),
@@ -298,9 +301,16 @@ class Acts:
                 if seen.message.term > old_term and seen.message.leader]
         return min(told, key=lambda seen: seen.at, default=None)
 
-    def _acquire(self, robot: str, lock: str, lease: int) -> Any:
+    def _session(self, robot: str) -> str:
+        """Open a session: what is asked for in it may be repeated, and through any robot."""
+        answer = self.see.call(OpenSession, f'/{robot}/cluster/open_session')
+        if not answer.success:
+            raise Missing(f'a session for {robot}: {answer.message}')
+        return answer.session
+
+    def _acquire(self, robot: str, lock: str, lease: int, request_id: str) -> Any:
         answer = self.see.call(AcquireLock, f'/{robot}/cluster/acquire_lock', name=lock, owner=robot,
-                               lease=Duration(sec=lease), request_id=f'demo-{lock}:1')
+                               lease=Duration(sec=lease), request_id=request_id)
         if not answer.success:
             raise Missing(f"lock '{lock}' for {robot}: {answer.message}")
         return answer

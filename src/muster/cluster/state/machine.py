@@ -184,10 +184,11 @@ class StateMachine:
         try:
             answer = self.sessions.find(*request, self.time)
         except SessionExpired as error:
-            return [(request, Answer(Code.SESSION_EXPIRED, str(error)))]
-        if answer is None and isinstance(operation, Acquire) and \
-                self.locks.claim_of(operation.name, request):
-            answer = QUEUED   # a hold or wait may outlive the session that asked for it
+            if not self._claims(command):
+                return [(request, Answer(Code.SESSION_EXPIRED, str(error)))]
+            return [(request, self._repeat(command, QUEUED))]
+        if answer is None and self._claims(command):
+            answer = QUEUED
             self.sessions.answered(*request, answer)
         if answer is not None:
             return [(request, self._repeat(command, answer))]
@@ -199,6 +200,12 @@ class StateMachine:
         served = isinstance(operation, Acquire) and answer.code == Code.OK
         self.sessions.answered(*request, QUEUED if served else answer)
         return [(request, answer)]
+
+    def _claims(self, command: Command) -> bool:
+        """Return whether a request has a hold or wait, which may outlive its session: it is told of it."""
+        operation = command.operation
+        return isinstance(operation, Acquire) and \
+            self.locks.claim_of(operation.name, command.request) is not None
 
     def _repeat(self, command: Command, first: Answer) -> Answer:
         """Answer a retry: as before, but what is left of a hold or wait is as it is now."""

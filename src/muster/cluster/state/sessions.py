@@ -1,6 +1,18 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Exactly-once execution: what every session has asked for and was answered (thesis, section 6.3)."""
+"""
+Exactly-once execution: what every session has asked for and was answered (thesis, section 6.3).
+
+A client's session is opened by an operation of its own, and its name is the log index of the entry
+that opened it. No name is ever used twice, so a session that is not known has expired, and nothing
+that is asked for in its name is executed: also not a retry of its first request. If the first
+request opened a session, a late retry could not be told from a first request. To repeat the opening
+is harmless, it opens another session.
+
+Requests without an id run in sessions of the members. Their names are random and new for each run
+of a member's process, and a member stops to repeat a request long before its session expires, so
+any request may open them.
+"""
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -53,15 +65,14 @@ class Sessions:
         """
         Return the answer given before, or None where the request is new.
 
-        Sequence 1 opens a session. Raise SessionExpired where the session is unknown otherwise,
-        or where the request is too old for its answer to be kept.
+        Raise SessionExpired where the session is not open, or where the request is too old for
+        its answer to be kept.
         """
         session = self._sessions.get(name)
         if session is None:
-            # A member's own session has a name of its own for each run and is never repeated
-            # after its lifetime, so any of its requests may come first.
-            if (sequence != 1 or name.isdecimal()) and not name.startswith(MEMBER_PREFIX):
-                raise SessionExpired(f"session '{name}' is not open: begin a new one at sequence 1")
+            if not name.startswith(MEMBER_PREFIX):
+                raise SessionExpired(f"session '{name}' is not open: it has expired, or it was never opened; "
+                                     'begin with open_session')
             self.open(name, now)
             session = self._sessions[name]
         session.last_used = now
