@@ -110,6 +110,25 @@ def test_a_leap_in_a_session_costs_no_more_than_a_step() -> None:
     assert fleet.do(Barrier(), ('s', 2**62)).code == Code.OK
 
 
+def test_a_member_s_request_that_outlives_its_session_is_executed_once() -> None:
+    fleet = Fleet()
+    hold, request = Acquire('dock', 'a', 7200 * SECOND, 0), ('@r1/1', 1)
+    token = fleet.do(hold, request).token
+    fleet.wait(LIFETIME)
+    assert fleet.do(hold, request).token == token
+    assert fleet.do(Release('dock', token)).code == Code.OK
+    assert fleet.do(hold, request).code == Code.NOT_FOUND
+
+
+def test_a_session_lives_as_long_as_it_is_used() -> None:
+    fleet = Fleet()
+    used, unused = fleet.session(), fleet.session()
+    for sequence in (1, 2, 3):
+        assert fleet.do(Barrier(), (used, sequence), elapsed=LIFETIME - 1).code == Code.OK
+    assert fleet.do(Barrier(), (unused, 1)).code == Code.SESSION_EXPIRED
+    assert fleet.do(Barrier(), (used, 4)).code == Code.OK
+
+
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions_module, 'MAX_SESSIONS', 5)
     fleet = Fleet()

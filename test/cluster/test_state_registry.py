@@ -159,3 +159,12 @@ def test_a_new_incarnation_begins_anew_and_the_old_one_says_nothing_about_it() -
     fleet.feed(Kind.CONFIGURATION, Configuration(frozenset((new, other))).encode())    # the old one goes
     assert fleet.machine.members['r1'].capabilities == {'arm'}
     assert fleet.last.orphaned == []
+
+
+def test_a_new_incarnation_that_goes_again_leaves_the_old_one() -> None:
+    fleet = Fleet('r1', 'r2')
+    voters = frozenset((Member('r1', 1), Member('r2', 1)))
+    fleet.feed(Kind.CONFIGURATION, Configuration(voters, learners=frozenset((Member('r1', 2),))).encode())
+    assert fleet.machine.members['r1'].incarnation == 2
+    fleet.feed(Kind.CONFIGURATION, Configuration(voters).encode())
+    assert fleet.machine.members['r1'].incarnation == 1
