@@ -17,5 +17,6 @@ EVENTS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 100)
 SENSORS = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 5)
 #: Actuator commands: the last one must arrive.
 COMMANDS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1)
-#: Services that clients pipeline: rclpy's default of 10 drops requests without an error.
-SERVICES = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 256)
+#: Services that clients pipeline. What does not fit is lost without an error (rclpy's default is 10), so
+#: it is more than any service has in flight: what is beyond its limit can still be refused in words.
+SERVICES = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 2048)

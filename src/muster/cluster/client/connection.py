@@ -108,7 +108,7 @@ class Connection:
     def call_soon(self, work: Callable[[], None]) -> None:
         """Run something on the connection's thread."""
         self._work.append(work)
-        if threading.current_thread() is not self._thread:
+        if self._running and threading.current_thread() is not self._thread:
             self._executor.create_task(self._do_work)
 
     def wait(self, future: Future[Result]) -> Result:
