@@ -31,7 +31,7 @@ from muster.cluster.protocol import (
 )
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import Raft, Timing
-from muster.cluster.raft.membership import admitted, incarnations
+from muster.cluster.raft.membership import admitted
 from muster.cluster.raft.types import (
     Append,
     AppendReply,
@@ -60,6 +60,7 @@ from muster.cluster.state.commands import (
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.state.locks import RequestId
 from muster.cluster.state.machine import StateMachine
+from muster.cluster.wishes import grant, Wishes
 
 MILLISECOND = 1_000_000
 SECOND = 1000 * MILLISECOND
@@ -111,16 +112,6 @@ class Effects:
     events: list[Event] = field(default_factory=list)
 
 
-@dataclass
-class _Wish:
-    """An operator's wish that the leader must grant: to remove `id`, or to hand over to it."""
-
-    body: Remove | Transfer
-    deadline: int
-    led_by: Member | None
-    sent_at: int = 0
-
-
 class ClusterMember:
     """The functional core of the cluster node."""
 
@@ -144,7 +135,7 @@ class ClusterMember:
         self._unsent: list[Pending] = []           # taken in since the last effects were taken
         self._unsent_reads: list[PendingRead] = []
         self._now = now
-        self._wishes: dict[int, _Wish] = {}
+        self._wishes = Wishes(timing.election_max)
         self._problems: dict[str, tuple[str, int]] = {}
         self._hello_at = now
         self._caretaker: Caretaker | None = None   # while it leads
@@ -218,7 +209,7 @@ class ClusterMember:
             self._unsent_reads.clear()
         self._carry_out_raft()
         if self._wishes:
-            self._look_at_wishes()
+            self._requests.answers += self._wishes.answered(self.raft, self._now)
         effects, self._effects = self._effects, Effects()
         effects.answers += self._requests.take_answers()
         return effects
@@ -257,75 +248,31 @@ class ClusterMember:
 
     def remove(self, member_id: str, patience: int, now: int) -> int:
         """Ask the leader to remove a robot from the cluster; raise Invalid where that cannot be."""
-        raft = self.raft
-        try:
-            if raft is None or not incarnations(raft.configuration, member_id):
-                raise Invalid(f"'{member_id}' is no member of this cluster: see the members in get_status")
-        except ValueError as error:
-            raise Invalid(str(error)) from error
         return self._wish(Remove(member_id), patience, now)
 
     def transfer(self, to: str, patience: int, now: int) -> int:
-        """Ask the leader to hand over to a voter, or with an empty `to` to whom it likes."""
-        raft = self.raft
-        voters = {m.id for m in raft.configuration.voters} if raft else set()
-        if to and to not in voters:
-            raise Invalid(f"'{to}' does not vote in this cluster: give one of {', '.join(sorted(voters))}")
-        if len(voters) < 2:
-            raise Invalid('there is no other voter to hand over to')
+        """
+        Ask the leader to hand over to a voter, or with an empty `to` to whom it likes.
+
+        Raise Invalid where that cannot be.
+        """
         return self._wish(Transfer(to), patience, now)
 
     def _wish(self, body: Remove | Transfer, patience: int, now: int) -> int:
         ticket = self._requests.new_ticket()
-        self._wishes[ticket] = _Wish(body, now + patience, self.raft.leader if self.raft else None)
-        self._requests.expire_at = min(self._requests.expire_at, now)
+        self._wishes.add(ticket, body, now + patience, self.raft)
+        self._requests.expire_at = now
         return ticket
 
     def _pursue_wishes(self, now: int) -> None:
-        """Tell the leader what is wished, again and again until it is so or the patience is over."""
-        for ticket, wish in list(self._wishes.items()):
-            if now >= wish.deadline:
-                del self._wishes[ticket]
-                self._requests.answers.append((ticket, Answer(
-                    Code.OUTCOME_UNKNOWN, 'not confirmed in time: it may still take effect; see get_status')))
-            elif self.raft is not None and self.raft.leader is not None and \
-                    now - wish.sent_at >= self._timing.election_max:
-                wish.sent_at = now
-                if self.leads:
-                    self._grant(wish.body, now)
-                else:
-                    self._send(self.raft.leader, wish.body)
-
-    def _grant(self, body: Remove | Transfer, now: int) -> None:
-        """Do as leader what an operator wishes, where it can be done now."""
+        """Tell the leader what is wished."""
         raft = self.raft
-        assert raft is not None
-        if isinstance(body, Remove):
-            voters, learners = raft.configuration.voters, raft.configuration.learners
-            with suppress(ValueError):
-                leaving = incarnations(raft.configuration, body.id)
-                if leaving:
-                    self._change(voters - leaving, learners - leaving, now, leaving)
-        elif body.to != self.me.id:
-            to = next((m for m in raft.configuration.voters if m.id == body.to), None)
-            if to is not None or not body.to:
-                raft.transfer_leadership(to)
-
-    def _look_at_wishes(self) -> None:
-        """Answer the wishes that have come true."""
-        raft = self.raft
-        if raft is None:
-            return
-        for ticket, wish in list(self._wishes.items()):
-            if isinstance(wish.body, Remove):
-                done = raft.configuration_committed and not raft.configuration.joint and \
-                    all(m.id != wish.body.id for m in raft.configuration.members)
+        for body in self._wishes.due(raft.leader if raft else None, now):
+            assert raft is not None and raft.leader is not None
+            if self.leads:
+                grant(body, raft, now)
             else:
-                done = raft.leader is not None and (
-                    raft.leader.id == wish.body.to if wish.body.to else raft.leader != wish.led_by)
-            if done:
-                del self._wishes[ticket]
-                self._requests.answers.append((ticket, Answer(Code.OK)))
+                self._send(raft.leader, body)
 
     def _send_commands(self, candidates: Iterable[Pending], now: int) -> None:
         """Propose or forward those commands that have not reached the present leader yet."""
@@ -540,7 +487,7 @@ class ClusterMember:
             for context in body.contexts:
                 raft.read((sender, context))
         else:
-            self._grant(body, now)
+            grant(body, raft, now)
 
     def _greet_leader(self, before: tuple[Member | None, int], now: int) -> None:
         """Send what is outstanding to a leader as soon as it is known, and begin as one."""
@@ -605,11 +552,10 @@ class ClusterMember:
                                       for m in newcomers):
             self._change(voters, with_voters(configuration, voters), now)
 
-    def _change(self, voters: frozenset[Member], learners: frozenset[Member], now: int,
-                removed: frozenset[Member] = frozenset()) -> None:
+    def _change(self, voters: frozenset[Member], learners: frozenset[Member], now: int) -> None:
         assert self.raft is not None
-        with suppress(Refused):  # the newcomer and the operator ask again, and the policy looks again
-            self.raft.change_configuration(voters, learners, now, removed)
+        with suppress(Refused):  # the newcomer asks again, and the policy looks again
+            self.raft.change_configuration(voters, learners, now)
 
     def hand_over(self) -> bool:
         """Give leadership away, before this member stops; return whether there is somebody to take it."""
