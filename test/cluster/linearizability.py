@@ -222,8 +222,6 @@ class LockModel:
     def _acquire(self, state: Lock, call: Call, operation: Acquire, now: int) -> Iterator[tuple[int, Lock]]:
         answer, hold, request = call.answer, state.hold, call.request or id(call)
         before, token = _served(state, request)
-        # Where a wait ends just when it is asked for again, be it by a member, the answer is NOT_FOUND.
-        over = (Code.HELD, Code.NOT_FOUND) if operation.wait else (Code.HELD,)
         if before == 'granted':
             if hold and hold.request == request:
                 if answer and answer.code == Code.OK:
@@ -235,7 +233,7 @@ class LockModel:
                 # have ended meanwhile: a lease is counted from before the request was made first.
                 yield now, _told(state, request, answer.token)
         elif before == 'ended':
-            if answer and answer.code in over:
+            if answer and answer.code in (Code.HELD, Code.NOT_FOUND):
                 yield now, state
         else:
             if hold is None and (answer is None or (answer.code == Code.OK and answer.token > state.token)):
@@ -244,7 +242,7 @@ class LockModel:
                              self._end(at, operation.lease))
                 yield at, self._serve(Lock(taken, max(token, state.token), served=state.served),
                                       request, 'granted', token)
-            if (hold or state.closed) and (answer is None or answer.code in over):
+            if (hold or state.closed) and (answer is None or answer.code == Code.HELD):
                 yield now, self._serve(state, request, 'ended')
 
     def _use(self, state: Lock, call: Call, operation: Renew | Release,
@@ -313,7 +311,7 @@ def _named(state: Lock, token: int) -> Iterator[Lock]:
 # Histories -------------------------------------------------------------------------------------
 def check(calls: Iterable[Call], drift: float = 0.0) -> None:
     """Raise NotLinearizable where the history of the clients of some locks has no explanation."""
-    calls = [c for c in calls if c.answer is None or c.answer.code not in _NOTHING]
+    calls = [_forgotten(c) for c in calls if c.answer is None or c.answer.code not in _NOTHING]
     check_order(calls)
     locks: dict[str, list[Call]] = defaultdict(list)
     for call in calls:
@@ -323,6 +321,17 @@ def check(calls: Iterable[Call], drift: float = 0.0) -> None:
         model = LockModel(some, drift)
         if explain(model, some) is not None:
             raise NotLinearizable(_counter_example(model, name, some))
+
+
+def _forgotten(call: Call) -> Call:
+    """
+    Return an acquire that is answered NOT_FOUND as one whose outcome is unknown, until then.
+
+    Members repeat a request, too: the first copy may have got a hold or wait that has ended since.
+    """
+    if not isinstance(call.operation, Acquire) or call.answer is None or call.answer.code != Code.NOT_FOUND:
+        return call
+    return Call(call.client, call.operation, call.invoked, call.request, latest=call.returned)
 
 
 def check_order(calls: Iterable[Call]) -> None:

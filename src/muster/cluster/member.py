@@ -359,7 +359,8 @@ class ClusterMember:
             # A learner that hears its leader is silent: a hundred greetings a second would cost
             # everybody more than the consensus does.
             self._send(EVERYBODY, Hello((), False, self.leader))
-        if self.raft.leader is None or not self.raft.configuration_committed:
+        known = self.raft.configuration_committed and self.me in self.raft.configuration.members
+        if self.raft.leader is None or not known:
             # The entry that took this member in may have been lost with its leader, and the next one
             # sends it nothing but broadcasts, which do not continue its log.
             self._ask(self.cluster_id, (h.member for h in self._heard.values()

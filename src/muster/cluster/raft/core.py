@@ -291,7 +291,7 @@ class Raft:
                 self._broadcast(now)
         elif now >= self._election_at:
             self._start_election_timer(now)
-            if not self.configuration.may_vote(self.me):
+            if not self._may_lead():
                 self.leader = None
             elif not self.stalled:
                 self._campaign(now, pre=True)
@@ -299,6 +299,20 @@ class Raft:
             self._report_at = now + LEARNER_INTERVAL - self._random.randint(0, LEARNER_INTERVAL // 5)
             assert self.leader is not None
             self._reply(self.leader, AppendReply(self.term, True, self._matched))
+
+    def _may_lead(self) -> bool:
+        """
+        Return whether this member may be needed as a leader.
+
+        One that the newest configuration leaves out may be the only one that has it, and is needed
+        until it is committed (thesis 4.2.2); its own vote does not count.
+        """
+        for index, configuration in reversed(self._configurations):
+            if configuration.may_vote(self.me):
+                return True
+            if index <= self.commit:
+                break
+        return False
 
     def _start_election_timer(self, now: int) -> None:
         shortest, longest = self.timing.election_min, self.timing.election_max
@@ -626,7 +640,9 @@ class Raft:
             if progress.accepted(min(reply.index, self.log.last_index)):
                 self._advance_commit(now)
             if sender in self.configuration.learners:
-                progress.listening = progress.match >= self._broadcast_index and sender not in self.attended
+                # Only who knows that it is a learner follows the broadcast.
+                told = max(self._broadcast_index, self._configurations[-1][0])
+                progress.listening = progress.match >= told and sender not in self.attended
         elif progress.listening:
             progress.probe()  # it missed something of the broadcast
         else:
