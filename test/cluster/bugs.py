@@ -156,7 +156,7 @@ BUGS = (
         (Sessions.find, 'if sequence in session.answers:', 'if False:'),
     )),
     Bug('executed after its session', 'a retry is executed when its session is over', (
-        (Sessions.find, 'if sequence != 1 and', 'if False and'),
+        (Sessions.find, 'if not name.startswith(MEMBER_PREFIX):', 'if False:'),
     ), 100),
     Bug('unknown outcome denied', 'what was sent and not confirmed is said to have done nothing', (
         (ClusterMember._expire_pending, 'if pending.proposed else', 'if False else'),

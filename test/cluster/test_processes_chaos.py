@@ -19,7 +19,7 @@ from linearizability import Call
 from muster.cluster.state.commands import Acquire, Answer, Code, Release, Renew
 from muster.ros.qos import EVENTS
 from muster_interfaces.msg import ClusterEvent, ErrorCode
-from muster_interfaces.srv import AcquireLock, GetClusterStatus, ReleaseLock, RenewLock
+from muster_interfaces.srv import AcquireLock, GetClusterStatus, OpenSession, ReleaseLock, RenewLock
 from processes import Fleet, wait_until
 import pytest
 from robots import check_history, comparable, NAMES, Robots
@@ -55,7 +55,7 @@ class Contender(threading.Thread):
         super().__init__(name=name)
         self._robots, self._history, self._stop_asked = robots, history, stop
         self._random = Random(name)
-        self._session, self._sequence = name, 0
+        self._session, self._sequence = '', 0      # none is open yet
         self._began = time.monotonic_ns()
         self.error: Exception | None = None
 
@@ -93,6 +93,14 @@ class Contender(threading.Thread):
 
     def _ask(self, operation: Any, service: str, kind: type, **fields: Any) -> Answer:
         """Ask until there is an answer, with one request id."""
+        while not self._session:
+            if self._stop_asked.is_set():
+                return Answer(Code.OUTCOME_UNKNOWN)
+            response = self._call('open_session', OpenSession)
+            if response is not None and response.success:
+                self._session, self._sequence = response.session, 0
+            else:
+                self._stop_asked.wait(0.1)
         self._sequence += 1
         request = self._session, self._sequence
         for _ in range(TRIES):
@@ -108,11 +116,9 @@ class Contender(threading.Thread):
             call.returns(answer, time.monotonic_ns())
             self._history.calls.append(call)
             if answer.code == Code.SESSION_EXPIRED:
-                self._session, self._sequence = f'{self.name}/{time.monotonic_ns()}', 0
+                self._session = ''
             if answer.code not in (Code.OUTCOME_UNKNOWN, Code.NO_QUORUM, Code.BUSY):
                 return answer
-        if self._sequence == 1:
-            self._session, self._sequence = f'{self.name}/{time.monotonic_ns()}', 0
         return Answer(Code.OUTCOME_UNKNOWN)
 
     def _read(self) -> None:
