@@ -181,7 +181,8 @@ class LockModel:
 
     A waiting acquire takes effect when it is granted, or when its wait ends; that waiters are
     served in their order is not part of it (the order in the log is, see `oracle`). A lease ends
-    at any time after its length, as a cluster without leader counts no time, but never before.
+    at any time after its length, as a cluster without leader counts no time, but never before; it may
+    begin with the call, because what a leader stamps takes effect when a quorum has it.
     """
 
     def __init__(self, calls: Iterable[Call], drift: float) -> None:
@@ -239,7 +240,7 @@ class LockModel:
             if hold is None and (answer is None or (answer.code == Code.OK and answer.token > state.token)):
                 at, token = max(now, state.opens), answer.token if answer else 0
                 taken = Hold(request, token, operation.lease, getattr(operation, 'delay', 0),
-                             self._end(at, operation.lease))
+                             self._end(call.invoked, operation.lease))
                 yield at, self._serve(Lock(taken, max(token, state.token), served=state.served),
                                       request, 'granted', token)
             if (hold or state.closed) and (answer is None or answer.code == Code.HELD):
@@ -249,7 +250,7 @@ class LockModel:
              now: int) -> Iterator[tuple[int, Lock]]:
         if call.answer is None and isinstance(operation, Renew) and call.request not in self._repeated:
             return  # that a lease ends later explains nothing
-        outcomes = [(Code.OK, self._used(held, operation, now)) for held in _named(state, operation.token)
+        outcomes = [(Code.OK, self._used(held, operation, call.invoked)) for held in _named(state, operation.token)
                     if held.hold]
         if state.hold is None:
             outcomes.append((Code.NOT_FOUND, state))
@@ -259,12 +260,12 @@ class LockModel:
             if call.answer is None or call.answer.code == code:
                 yield now, self._serve(after, call.request, code.name)
 
-    def _used(self, state: Lock, operation: Renew | Release, now: int) -> Lock:
+    def _used(self, state: Lock, operation: Renew | Release, start: int) -> Lock:
         hold = state.hold
         if hold is None or isinstance(operation, Release):
             return state._replace(hold=None)
         lease = operation.lease or hold.lease
-        return state._replace(hold=hold._replace(lease=lease, ends=self._end(now, lease)))
+        return state._replace(hold=hold._replace(lease=lease, ends=self._end(start, lease)))
 
     def _withdraw(self, state: Lock, call: Call, operation: Withdraw, now: int) -> Iterator[tuple[int, Lock]]:
         """End what a request holds or waits for; afterwards it is never granted."""

@@ -457,6 +457,11 @@ class Simulation:
                 self.wipe(robot)
                 self.start(robot)
 
+    def attend_removed(self) -> None:
+        """Do so again and again: a removal may be under way."""
+        self.replace_removed()
+        self.after(2 * SECOND, self.attend_removed)
+
     def _can_spare(self, robot: Robot, *, removed: bool) -> bool:
         """Whether enough disks are left without this robot's, whatever may be in force soon."""
         lost = self._lost() | {robot.disk.me}
@@ -520,8 +525,7 @@ class Simulation:
         for robot in self.robots.values():
             robot.disk.full = False
             self.start(robot)
-        self.replace_removed()
-        self.after(2 * SECOND, self.replace_removed)   # a removal may have been under way
+        self.attend_removed()
         self.note('no more faults')
         index, done = len(self.oracle.log), [client.done for client in self.clients]
         if not self.run(self.time + PATIENCE, lambda: not self._missing(index, done)) and self.recoverable():
