@@ -23,7 +23,7 @@ from muster.cluster.client import (
 from muster_interfaces.msg import ClusterEvent
 from processes import Fleet as Processes, Process, wait_until
 import pytest
-from test_processes import check_history, Robots
+from robots import check_history, Robots
 
 pytestmark = pytest.mark.processes
 EXAMPLES = Path(__file__).resolve().parents[2] / 'examples'

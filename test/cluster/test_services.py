@@ -25,11 +25,12 @@ from muster_interfaces.srv import (
     RegisterService,
     SetCapabilities,
     SubmitTask,
+    TransferLeadership,
     UnregisterService,
 )
 from processes import Fleet, wait_until
 import pytest
-from test_processes import Robots
+from robots import Robots
 
 
 def test_locks_are_listed_by_name_from_a_prefix() -> None:
@@ -57,7 +58,8 @@ def test_what_a_robot_registers_is_found_from_every_other(fleet: Fleet) -> None:
                        capabilities=['2d', 'live'], metadata='{"port": 80}').success
     assert robots.call('r2', 'register_service', RegisterService, robot='r3', name='scan', type='navigation',
                        time_to_live=Duration(sec=1)).success
-    for asked in ({'name': 'map'}, {'capability': '2d'}, {'robot': 'r1'}, {'type': 'navigation', 'name': 'map'}):
+    for asked in ({'name': 'map'}, {'capability': '2d'}, {'robot': 'r1'},
+                  {'type': 'navigation', 'name': 'map'}):
         wait_until(lambda asked=asked: found(robots, 'r3', **asked), 10, 'the service is found')
         service, = found(robots, 'r3', **asked)
         assert (service.robot, service.name, service.metadata) == ('r1', 'map', '{"port": 80}')
@@ -79,7 +81,7 @@ BAD: tuple[tuple[str, Any, dict[str, Any], int, str], ...] = (
     ('acquire_lock', AcquireLock, {'name': 'x', 'lease': Duration(sec=1), 'lock_delay': Duration(sec=3601)},
      ErrorCode.INVALID, 'lock_delay must be within 0 s and 3600 s'),
     ('register_service', RegisterService, {'name': ''}, ErrorCode.INVALID, 'name is empty'),
-    ('register_service', RegisterService, {'name': 'x', 'metadata': '['}, ErrorCode.INVALID, 'metadata is not'),
+    ('register_service', RegisterService, {'name': 'x', 'metadata': '['}, ErrorCode.INVALID, 'is not JSON'),
     ('register_service', RegisterService, {'name': 'x', 'robot': 'nobody'}, ErrorCode.NOT_FOUND,
      "robot 'nobody' is not a member"),
     ('find_services', FindServices, {'limit': 1001}, ErrorCode.INVALID, 'limit must be within 0..1000'),
@@ -87,7 +89,7 @@ BAD: tuple[tuple[str, Any, dict[str, Any], int, str], ...] = (
     ('set_capabilities', SetCapabilities, {'add': ['a', 'a']}, ErrorCode.INVALID, 'add has a name twice'),
     ('submit_task', SubmitTask, {'type': 'a/b'}, ErrorCode.INVALID, "type 'a/b' must be"),
     ('submit_task', SubmitTask, {'type': 'a', 'payload': '{'}, ErrorCode.INVALID, 'payload is not JSON'),
-    ('submit_task', SubmitTask, {'type': 'a', 'max_attempts': 101}, ErrorCode.INVALID, 'max_attempts must be'),
+    ('submit_task', SubmitTask, {'type': 'a', 'max_attempts': 101}, ErrorCode.INVALID, 'max_attempts must'),
     ('cancel_task', CancelTask, {'task_id': 'a-1'}, ErrorCode.NOT_FOUND, "there is no task 'a-1'"),
     ('get_task', GetTask, {'task_id': 'a-1'}, ErrorCode.NOT_FOUND, "task 'a-1' is not known here"),
     ('get_task', GetTask, {}, ErrorCode.INVALID, 'task_id is empty'),
@@ -95,6 +97,8 @@ BAD: tuple[tuple[str, Any, dict[str, Any], int, str], ...] = (
     ('list_events', ListEvents, {'limit': 1001}, ErrorCode.INVALID, 'limit must be within'),
     ('list_locks', ListLocks, {'prefix': 'x' * 256}, ErrorCode.INVALID, 'prefix has 256 bytes'),
     ('change_membership', ChangeMembership, {}, ErrorCode.INVALID, 'remove is empty'),
+    ('change_membership', ChangeMembership, {'remove': 'nobody'}, ErrorCode.INVALID, 'nobody'),
+    ('transfer_leadership', TransferLeadership, {'to': 'nobody'}, ErrorCode.INVALID, 'nobody'),
 )
 
 

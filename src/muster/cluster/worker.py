@@ -171,12 +171,14 @@ class Worker:
     # On a thread of its own -------------------------------------------------------------------
     def _run(self, goal: Any, work: Work) -> None:
         step, success, result, message = 'abort', False, '', ''
+        self.node.get_logger().info(f'{work.id} begins, token {work.token}')
         try:
             answer = self.execute(work)
             result = '' if answer is None else json.dumps(answer, allow_nan=False)
             step, success = 'succeed', True
         except Canceled:
             step, message = 'canceled', 'stopped as asked'
+            self.node.get_logger().info(f'{work.id}: {message}')
         except Exception as error:  # the work of others may fail in any way
             message = f'{type(error).__name__}: {error}'
             self.node.get_logger().error(f'{work.id}: {message}')
