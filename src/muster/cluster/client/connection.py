@@ -8,9 +8,9 @@ anybody, so it can be asked from a callback of another executor; waiting is done
 """
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from functools import partial
 import heapq
 from itertools import count
 import os
@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 
 from muster.cluster.client.errors import FleetUnavailable
 from muster.cluster.client.requests import Call, Done, Requests, Send
+from muster.cluster.loop import Caller, Loop
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.qos import SERVICES
 from muster_interfaces import srv
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -85,14 +85,13 @@ class Connection:
         self._node = Node(f'_muster_client_{os.getpid()}_{secrets.token_hex(4)}', context=self._context,
                           use_global_arguments=False, enable_rosout=False, start_parameter_services=False,
                           parameter_overrides=[Parameter('start_type_description_service', value=False)])
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._loop = Loop(self._node, self._settle, lambda error: None)
+        self._patience = 0
         self._requests = Requests(robot, srv.OpenSession.Request, random.Random(secrets.randbits(64)))
-        self._clients: dict[str, dict[str, Any]] = {}  # by robot and service
-        self._flights: dict[Call, tuple[Any, Any]] = {}
+        self._clients: dict[str, dict[str, Caller]] = {}  # by robot and service
+        self._flights: dict[Call, tuple[Caller, int]] = {}
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
-        self._work: deque[Callable[[], None]] = deque()
         self._look_at = 0
         self._problem = ''
         self._closing = threading.Lock()
@@ -107,9 +106,8 @@ class Connection:
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Run something on the connection's thread."""
-        self._work.append(work)
-        if self._running and threading.current_thread() is not self._thread:
-            self._executor.create_task(self._do_work)
+        if self._running:
+            self._loop.call_soon(work)
 
     def wait(self, future: Future[Result]) -> Result:
         """Return the result of a future, or raise what it raised; a wait that is broken off cancels it."""
@@ -140,7 +138,7 @@ class Connection:
         with self._closing:
             if self._running:
                 self._running = False
-                self._executor.create_task(self._do_work)
+                self._loop.wake()
                 self._thread.join(STOP_TIMEOUT)
 
     # On the connection's thread ----------------------------------------------------------------
@@ -154,31 +152,16 @@ class Connection:
         else:
             self._requests.add(call, now())
 
-    def _do_work(self) -> None:
-        for _ in range(len(self._work)):
-            self._work.popleft()()
-
     def _run(self) -> None:
         try:
             while self._running:
-                self._do_work()
-                self._due()
-                self._executor.spin_once(timeout_sec=self._patience() / SECOND)
+                self._loop.turn(self._patience)
         finally:
             self._running = False
             self._end()
 
-    def _patience(self) -> int:
-        due = [self._look_at]
-        deadline = self._requests.next_deadline()
-        if deadline is not None:
-            due.append(deadline)
-        if self._timers:
-            due.append(self._timers[0][0])
-        return max(0, min(due) - now()) if not self._work else 0
-
-    def _due(self) -> None:
-        """Do what is due, and send what was decided."""
+    def _settle(self) -> int:
+        """Do what is due, send what was decided, and return the nanoseconds until something is due."""
         time_now = now()
         if time_now >= self._look_at:
             self._look(time_now)
@@ -189,12 +172,17 @@ class Connection:
             self._requests.advance(time_now)
         for send in self._requests.take_sends():
             self._send(send)
+        due = [self._look_at, *(timer[0] for timer in self._timers[:1])]
+        deadline = self._requests.next_deadline()
+        if deadline is not None:
+            due.append(deadline)
+        self._patience = max(0, min(due) - now())
+        return self._patience
 
     def _end(self) -> None:
         """Fail what is outstanding and leave the ROS graph."""
-        self._do_work()
         self._requests.fail(FleetUnavailable('the fleet client was closed'))
-        self._executor.shutdown(timeout_sec=0)
+        self._loop.stop()
         self._node.destroy_node()
         if self._own_context:
             rclpy.try_shutdown(context=self._context)
@@ -211,7 +199,7 @@ class Connection:
                 found[robot] = namespace
         self._choose(found)
         ready = frozenset(robot for robot, clients in self._clients.items()
-                          if all(client.service_is_ready() for client in clients.values()))
+                          if all(client.ready for client in clients.values()))
         self._requests.robots(ready, time_now)
         self._requests.explain(self._problem)
         self._look_at = time_now + (LOOK_SETTLED if ready else LOOK_SEARCHING)
@@ -236,34 +224,31 @@ class Connection:
         """Keep clients for the preferred robot and a few others: they cannot be made when one is needed."""
         for robot in [name for name in self._clients if name not in found]:
             for client in self._clients.pop(robot).values():
-                self._node.destroy_client(client)
+                self._loop.drop(client)
         for robot in sorted(found, key=lambda name: (name not in self._clients, name != self._robot, name)):
             if robot not in self._clients and (len(self._clients) < MOST_ROBOTS or robot == self._robot):
                 self._clients[robot] = {
-                    service: self._node.create_client(kind, f'{found[robot]}/cluster/{service}',
-                                                      qos_profile=SERVICES)
+                    service: self._loop.client(kind, f'{found[robot]}/cluster/{service}', SERVICES)
                     for service, kind in KINDS.items()}
 
     # Requests ----------------------------------------------------------------------------------
     def _send(self, send: Send) -> None:
         robot, call = send
         if call is None:
-            client = self._clients[robot][SIGN_OF_LIFE]
-            future = client.call_async(srv.ListEvents.Request(since_revision=NOTHING_YET, limit=1))
-            future.add_done_callback(lambda _: self._requests.alive(robot, now()))
+            self._clients[robot][SIGN_OF_LIFE].call(
+                srv.ListEvents.Request(since_revision=NOTHING_YET, limit=1),
+                lambda _: self._requests.alive(robot, now()))
             return
         self._forget(call)
         client = self._clients[robot][call.service]
-        future = client.call_async(call.request)
-        self._flights[call] = client, future
-        future.add_done_callback(lambda done: self._answered(call, robot, done))
+        self._flights[call] = client, client.call(call.request, partial(self._answered, call, robot))
 
     def _forget(self, call: Call) -> None:
         """Do not wait any more for a robot that did not answer."""
         if call in self._flights:
-            client, future = self._flights.pop(call)
-            client.remove_pending_request(future)
+            client, number = self._flights.pop(call)
+            client.forget(number)
 
-    def _answered(self, call: Call, robot: str, future: Any) -> None:
+    def _answered(self, call: Call, robot: str, response: Any) -> None:
         self._flights.pop(call, None)
-        self._requests.answered(call, robot, future.result(), now())
+        self._requests.answered(call, robot, response, now())
