@@ -3,6 +3,7 @@
 """The cluster node: elects a leader among the robots; keeps the fleet's locks, registry and tasks."""
 from __future__ import annotations
 
+from collections.abc import Callable
 import errno
 import gc
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from muster.cluster.bootstrap import MODES
-from muster.cluster.engine import Engine, now
+from muster.cluster.caretaker import Care
+from muster.cluster.engine import CALL_TIMEOUT, Engine, now
 from muster.cluster.executor import Executor
 from muster.cluster.member import Policy
 from muster.cluster.raft.core import PROFILES, Timing
@@ -92,15 +94,26 @@ PARAMETERS = (
                   read_only=True),
     ParameterSpec('cancel_grace', 5.0, 'How long a worker may take to stop before another robot begins its '
                   'task, where the submitter does not say, seconds.', 0.0, 3600.0),
+    ParameterSpec('suspect_after', 2.0, 'Silence before a member can be suspect, and gets no new tasks, '
+                  'seconds.', 0.1, 3600.0, read_only=True),
+    ParameterSpec('dead_after', 5.0, 'Silence before a member can be dead, and loses its registrations, '
+                  'seconds.', 0.1, 3600.0, read_only=True),
+    ParameterSpec('suspect_phi', 8.0, 'Confidence of the failure detector for suspect: 8 is one mistake in '
+                  '10^8 silences, judged by how regular the member was.', 1.0, 300.0, read_only=True),
+    ParameterSpec('dead_phi', 16.0, 'The same for dead.', 1.0, 300.0, read_only=True),
+    ParameterSpec('promotion_delay', 120.0, 'How long a voter is dead before a learner replaces it; longer '
+                  'than a reboot, seconds.', 1.0, 86400.0, read_only=True),
 )
 
 
 class ClusterNode(ManagedNode):
     """One member of the fleet's cluster."""
 
-    def __init__(self) -> None:
-        """Declare the parameters."""
-        super().__init__('cluster', PARAMETERS)
+    def __init__(self, **arguments: Any) -> None:
+        """Declare the parameters; `arguments` are those of an rclpy node."""
+        super().__init__('cluster', PARAMETERS, **arguments)
+        #: Called with every event, on the transport's thread: they must not wait.
+        self.listeners: list[Callable[[Event], None]] = []
         self._engine: Engine | None = None
         self._attempts: Executor | None = None
         self._health: tuple[list[Row], float] = ([], time.monotonic())
@@ -117,7 +130,7 @@ class ClusterNode(ManagedNode):
         if self.parameters['bootstrap'] == 'members' and self.robot not in members:
             raise ConfigurationError(f"parameter 'members' {members} must list this robot, '{self.robot}', "
                                      "for bootstrap 'members'")
-        self._timing = self._read_timing()
+        self._timing, self._policy = self._read_timing(), self._read_policy()
         self._status = self.create_lifecycle_publisher(ClusterStatus, 'cluster/status', STATUS)
         self._events = self.create_lifecycle_publisher(ClusterEvent, 'cluster/events', EVENTS)
         self._tasks = self.create_lifecycle_publisher(TaskInfo, 'cluster/tasks', EVENTS)
@@ -138,7 +151,7 @@ class ClusterNode(ManagedNode):
         assert self._engine is not None
         try:
             self._engine.begin(self._directory(), self.parameters['bootstrap'],
-                               tuple(self.parameters['members']), self._timing, Policy())
+                               tuple(self.parameters['members']), self._timing, self._policy)
         except StorageError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
                 self._retry.reset()
@@ -180,8 +193,26 @@ class ClusterNode(ManagedNode):
                 f'of the second, the second below the third, not {[v / SECOND for v in given.values()]}')
         return timing
 
+    def _read_policy(self) -> Policy:
+        for before, after in (('suspect_after', 'dead_after'), ('suspect_phi', 'dead_phi')):
+            if self.parameters[before] > self.parameters[after]:
+                raise ConfigurationError(f"parameter '{before}' must not be above '{after}': a member is "
+                                         'suspect before it is dead')
+        suspect, dead, promotion = (int(self.parameters[name] * SECOND)
+                                    for name in ('suspect_after', 'dead_after', 'promotion_delay'))
+        return Policy(Care(self.parameters['suspect_phi'], self.parameters['dead_phi'],
+                           suspect, dead, promotion))
+
+    def status(self) -> ClusterStatus:
+        """Return the cluster as this member sees it; from any thread, while the node is configured."""
+        assert self._engine is not None
+        found: ClusterStatus = self._engine.loop.call(self._interface.status, CALL_TIMEOUT)
+        return found
+
     # From the engine's thread ------------------------------------------------------------------
     def _publish_event(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
         if self._events.get_subscription_count():  # a message costs more than the entry behind it
             self._events.publish(event_message(event, self.get_clock().now().to_msg()))
         if event.type in TASK_EVENTS:
