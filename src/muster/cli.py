@@ -18,6 +18,11 @@ from rich.markup import escape
 from rich.table import Table
 
 
+#: How often a task that is waited for is looked at, seconds.
+WAIT_PERIOD = 0.2
+TASK_STATUSES = ('waiting', 'running', 'succeeded', 'failed', 'canceled')
+
+
 class Failure(Exception):
     """What the operator asked for did not work; the message says why."""
 
@@ -36,12 +41,15 @@ class Caller:
     def __init__(self, node: Any, executor: Any, robot: str, timeout: float) -> None:
         """Ask `robot` through `node`; `timeout` [s] bounds discovery and answer together."""
         self._node, self._executor, self._robot, self._timeout = node, executor, robot, timeout
+        self._clients: dict[str, Any] = {}
 
     def __call__(self, kind: Any, service: str, **fields: Any) -> Any:
         """Return the response; raise Failure where there is none or it is not a success."""
         name = f'/{self._robot}/{service}'
         deadline = time.monotonic() + self._timeout
-        client = self._node.create_client(kind, name)
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(kind, name)
+        client = self._clients[name]
         if not self._spin(client.service_is_ready, deadline):
             raise Failure(f'{name} was not found within {self._timeout:g} s; {self._seen(service)}')
         future = client.call_async(kind.Request(**fields))
@@ -90,18 +98,98 @@ def calling(options: argparse.Namespace) -> Iterator[Caller]:
 # The commands ---------------------------------------------------------------------------------
 def status(options: argparse.Namespace) -> Table:
     """Show the cluster as one robot sees it."""
-    with calling(options) as call:
-        from muster_interfaces.msg import ClusterMember, ClusterStatus
-        from muster_interfaces.srv import GetClusterStatus
-        answer = call(GetClusterStatus, 'cluster/get_status').status
-    roles = constants(ClusterMember)
-    own = constants(ClusterStatus).get(answer.role, '?')
+    answer = _status(options)
+    from muster_interfaces.msg import ClusterMember, ClusterStatus
+    roles, own = constants(ClusterMember, 'VOTER', 'LEARNER'), constants(ClusterStatus).get(answer.role, '?')
     return table(
-        f'cluster {answer.cluster} {answer.cluster_id[:8]}', ('member', 'role', 'reachable', 'stored up to'),
-        [(m.id + (' (leader)' if m.id == answer.leader else ''), roles.get(m.role, '?'),
-          'yes' if m.reachable else 'no', m.match_index or '') for m in answer.members],
+        f'cluster {answer.cluster} {answer.cluster_id[:8]}',
+        ('member', 'role', 'health', 'reachable', 'tasks', 'stored up to'),
+        [(m.id + (' (leader)' if m.id == answer.leader else ''), roles.get(m.role, '?'), _health(m),
+          'yes' if m.reachable else 'no', f'{m.running} of {m.capacity}', m.match_index or '')
+         for m in answer.members],
         f'{answer.member} is {own}, leader {answer.leader or "unknown"}, term {answer.term}, '
         f'committed {answer.commit_index}, applied {answer.applied_index}, locks {answer.locks}')
+
+
+def members(options: argparse.Namespace) -> Table:
+    """Show the members and what they can do, remove one, or let another lead."""
+    from muster.ros import interfaces as interfaces  # noqa: F401  first: it explains missing types
+    from muster_interfaces.srv import ChangeMembership, TransferLeadership
+    if options.remove:
+        with calling(options) as call:
+            call(ChangeMembership, 'cluster/change_membership', remove=options.remove)
+    if options.lead is not None:
+        with calling(options) as call:
+            call(TransferLeadership, 'cluster/transfer_leadership', to=options.lead)
+    answer = _status(options)
+    return table('members', ('member', 'health', 'tasks', 'capabilities'),
+                 [(m.id + (' (leader)' if m.id == answer.leader else ''), _health(m),
+                   f'{m.running} of {m.capacity}', ', '.join(m.capabilities)) for m in answer.members],
+                 f'{len(answer.members)} members')
+
+
+def _status(options: argparse.Namespace) -> Any:
+    with calling(options) as call:
+        from muster_interfaces.srv import GetClusterStatus
+        return call(GetClusterStatus, 'cluster/get_status').status
+
+
+def _health(member: Any) -> str:
+    return constants(type(member), 'ALIVE', 'SUSPECT', 'DEAD').get(member.health, '?')
+
+
+def services(options: argparse.Namespace) -> Table:
+    """Show the services that the robots of the fleet offer."""
+    with calling(options) as call:
+        from muster_interfaces.srv import FindServices
+        answer = call(FindServices, 'cluster/find_services', name=options.name, type=options.type,
+                      capability=options.capability, robot=options.of, limit=options.limit)
+    return table('services', ('name', 'robot', 'type', 'capabilities', 'metadata', 'remaining'),
+                 [(s.name, s.robot, s.type, ', '.join(s.capabilities), s.metadata,
+                   f'{seconds(s.remaining):.1f} s' if seconds(s.time_to_live) else '')
+                  for s in answer.services],
+                 f'{len(answer.services)} of {answer.total}')
+
+
+def tasks(options: argparse.Namespace) -> Table:
+    """Show the tasks of the fleet, the newest first, or cancel one."""
+    from muster.ros import interfaces as interfaces  # noqa: F401  first: it explains missing types
+    from muster_interfaces.msg import TaskInfo
+    from muster_interfaces.srv import CancelTask, ListTasks
+    kinds = constants(TaskInfo)
+    if options.cancel:
+        with calling(options) as call:
+            call(CancelTask, 'cluster/cancel_task', task_id=options.cancel)
+    with calling(options) as call:
+        status = {name: value for value, name in kinds.items()}.get(options.status, 0)
+        answer = call(ListTasks, 'cluster/list_tasks', type=options.type, robot=options.of, status=status,
+                      limit=options.limit)
+    return table('tasks', ('task', 'status', 'robot', 'progress', 'attempts', 'note'),
+                 [(t.task_id, kinds.get(t.status, '?') + (' (cancel)' if t.cancel_requested and t.status == 2
+                                                          else ''), t.robot, f'{t.progress:.0%}',
+                   f'{t.attempts} of {t.max_attempts}', t.message or t.note) for t in answer.tasks],
+                 f'{len(answer.tasks)} of {answer.total}')
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Give the fleet a task; print its id, or with --wait its result."""
+    from muster.ros import interfaces as interfaces  # noqa: F401  first: it explains missing types
+    from muster.ros.durations import duration
+    from muster_interfaces.msg import TaskInfo
+    from muster_interfaces.srv import GetTask, SubmitTask
+    with calling(options) as call:
+        task_id = call(SubmitTask, 'cluster/submit_task', type=options.type, payload=options.payload,
+                       required_capabilities=options.require, priority=options.priority,
+                       max_attempts=options.attempts, deadline=duration(int(options.deadline * 1e9))).task_id
+        print(task_id, flush=True)
+        if not options.wait:
+            return 0
+        while (task := call(GetTask, 'cluster/get_task', task_id=task_id).task).status <= TaskInfo.RUNNING:
+            time.sleep(WAIT_PERIOD)
+    if task.status != TaskInfo.SUCCEEDED:
+        raise Failure(f'{task_id} {constants(TaskInfo)[task.status]}: {task.message}')
+    print(task.result)
+    return 0
 
 
 def locks(options: argparse.Namespace) -> Table:
@@ -160,9 +248,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], cap
     return made
 
 
-def constants(kind: Any) -> dict[int, str]:
-    """Return the name of each constant of a message type, for people, by its value."""
-    return {value: name.lower().replace('_', ' ') for name in dir(kind)
+def constants(kind: Any, *names: str) -> dict[int, str]:
+    """Return the name of each constant of a message type (default: all), for people, by its value."""
+    return {value: name.lower().replace('_', ' ') for name in names or dir(kind)
             if name.isupper() and isinstance(value := getattr(kind, name), int)}
 
 
@@ -192,9 +280,37 @@ def parser() -> Parser:
     bringup.add_arguments(add('up', bringup.up, 'muster up --robot robot_1 --data /var/lib/muster', False))
     add('demo', demo, 'muster demo --headless', False)
     add('status', status, 'muster status --robot robot_1')
+    made = add('members', members, 'muster members --robot robot_1 --remove robot_3')
+    made.add_argument('--remove', default='', metavar='MEMBER', help='take this member out for good')
+    made.add_argument('--lead', nargs='?', const='', metavar='MEMBER',
+                      help='let this voter lead, without a name whoever is best')
     made = add('locks', locks, 'muster locks --robot robot_1 --prefix dock')
     made.add_argument('--prefix', default='', help='only names that begin with it')
     _limit(made)
+    made = add('services', services, 'muster services --robot robot_1 --type navigation')
+    for name in ('name', 'type', 'capability'):
+        made.add_argument(f'--{name}', default='', help=f'only services with this {name}')
+    made.add_argument('--of', default='', metavar='ROBOT', help='only services of this robot')
+    _limit(made)
+    made = add('tasks', tasks, 'muster tasks --robot robot_1 --status running')
+    made.add_argument('--type', default='', help='only tasks of this type')
+    made.add_argument('--of', default='', metavar='ROBOT', help='only tasks that this robot executes or did')
+    made.add_argument('--status', default='', choices=('', *TASK_STATUSES), metavar='STATUS',
+                      help=f'only tasks that are: {", ".join(TASK_STATUSES)}')
+    made.add_argument('--cancel', default='', metavar='TASK', help='ask for the end of this task first')
+    _limit(made)
+    made = add('submit', submit, 'muster submit --robot robot_1 patrol \'{"points": ["gate"]}\' --wait')
+    made.add_argument('type', help='what kind of task: some robot must have a worker for it')
+    made.add_argument('payload', nargs='?', default='', help='JSON for the worker (default: {})')
+    made.add_argument('--require', action='append', default=[], metavar='CAPABILITY',
+                      help='what the robot needs besides; may be given several times')
+    made.add_argument('--priority', type=bringup.within(int, 0, 255), default=0, metavar='0..255',
+                      help='255 is the most urgent (default: %(default)s)')
+    made.add_argument('--attempts', type=bringup.within(int, 1, 100), default=3, metavar='1..100',
+                      help='it has failed after so many (default: %(default)s)')
+    made.add_argument('--deadline', type=bringup.within(float, 0, 2592000), default=0.0, metavar='SECONDS',
+                      help='it fails if it has not ended by then; 0: no deadline')
+    made.add_argument('--wait', action='store_true', help='wait for its end and print its result')
     made = add('devices', devices, 'muster devices --robot robot_1 --type camera')
     for name in ('type', 'bus', 'capability'):
         made.add_argument(f'--{name}', default='', help=f'only devices of this {name}')

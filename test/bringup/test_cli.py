@@ -33,7 +33,12 @@ def test_a_robot_answers_its_operator(fleet: Fleet, tmp_path: Path) -> None:
                               lease=Duration(sec=60))
     assert answer.success
     asked = ('--robot', 'robot_1', '--timeout', '30')
-    for command, words in ((['status'], ['robot_1 (leader)', 'voter', 'locks 1']),
+    for command, words in ((['status'], ['robot_1 (leader)', 'voter', 'alive', '0 of 4', 'locks 1']),
+                           (['members'], ['robot_1 (leader)', 'alive', '1 members']),
+                           (['services'], ['0 of 0']),
+                           (['submit', 'sweep', '{"room": 1}', '--priority', '9'], ['sweep-']),
+                           (['tasks', '--type', 'sweep', '--status', 'waiting'],
+                            ['sweep-', 'waiting', '0 of 3', '1 of 1']),
                            (['locks'], [name, 'loader', str(answer.fencing_token), '1 of 1']),
                            (['locks', '--prefix', 'x'], ['0 of 0']),
                            (['events'], ['leader elected', name, 'continue with --since']),
@@ -41,7 +46,14 @@ def test_a_robot_answers_its_operator(fleet: Fleet, tmp_path: Path) -> None:
         done = muster(fleet, *command, *asked)
         assert done.returncode == 0, done.stderr
         for word in words:
-            assert word in done.stdout
+            assert word in ' '.join(done.stdout.split()), (command, done.stdout)
+    for command, words in ((['submit', 'sweep', '{'], 'payload is not JSON'),
+                           (['tasks', '--cancel', 'sweep-1'], "there is no task 'sweep-1'"),
+                           (['members', '--remove', 'robot_9'], "'robot_9'"),
+                           (['submit', 'sweep', '--deadline', '0.2', '--wait'], 'failed: its deadline')):
+        done = muster(fleet, *command, *asked)
+        assert done.returncode == 1 and words in done.stderr, done
+        assert len(done.stderr.splitlines()) == 1
     done = muster(fleet, 'status', '--robot', 'robot_2', '--timeout', '5')
     assert (done.returncode, done.stdout) == (1, '')
     line, = done.stderr.splitlines()
@@ -62,6 +74,9 @@ def test_nobody_there_is_said(fleet: Fleet) -> None:
     (['events', '--since', '-1'], "'-1' is not within 0..18446744073709551615"),
     (['status', '--timeout', 'nan'], "'nan' is not within 0.1..3600"),
     (['status', 'now'], 'unknown argument: now'),
+    (['tasks', '--status', 'asleep'], "invalid choice: 'asleep'"),
+    (['submit', '--robot', 'r'], 'required: type'),
+    (['submit', 'a', '--priority', '256'], "'256' is not within 0..255"),
     (['locks', '--prefix', '\udcff'], 'not UTF-8'),
 ])
 def test_bad_arguments_are_refused_in_one_line(arguments: list[str], words: str,
@@ -78,7 +93,8 @@ def test_bad_robot_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "'a b' is no robot name" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('command', ['up', 'status', 'locks', 'devices', 'events'])
+@pytest.mark.parametrize('command', ['up', 'status', 'members', 'locks', 'services', 'tasks', 'submit',
+                                     'devices', 'events'])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as shown:
         cli.main([command, '--help'])
