@@ -139,6 +139,26 @@ def test_a_client_of_the_loop_gets_each_answer_where_it_belongs(owner: Owner) ->
     wait_until(lambda: owner.node.count_clients('later') == 0, 20, 'the end of the client')
 
 
+def test_answers_for_others_do_not_hide_the_own_one(owner: Owner) -> None:
+    """The middleware brings every client the answers to all clients of a service."""
+    callers = [owner.loop.call(lambda: owner.loop.client(SetBool, 'later', SERVICES), 20) for _ in range(3)]
+    wait_until(lambda: all(caller.ready for caller in callers), 20, 'the service')
+    answers: list[tuple[int, str]] = []
+    for number, caller in enumerate(callers):
+        for data in (True, False):
+            caller.call(SetBool.Request(data=data), lambda a, n=number: answers.append((n, a.message)))
+    wait_until(lambda: len(owner.requests) == 6, 20, 'the requests')
+
+    def answer_all() -> None:
+        for request, response, reply in owner.requests:
+            response.message = str(request.data)
+            reply(response)
+
+    owner.loop.call(answer_all, 20)
+    wait_until(lambda: len(answers) == 6, 20, 'the answers')
+    assert sorted(answers) == [(n, message) for n in range(3) for message in ('False', 'True')]
+
+
 def test_here_the_middleware_reports_what_arrives(fleet: Fleet) -> None:
     owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']), events=True)
     try:

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 
+#: A wait set says where something has arrived, not how much; what is left it says again.
+GUESS = 16
 #: The function of rcl that has an entity report what is new, by the kind of the entity.
 _REPORTERS = {'subscription': 'rcl_subscription_set_on_new_message_callback',
               'service': 'rcl_service_set_on_new_request_callback',
@@ -37,8 +39,13 @@ class Arrivals(Protocol):
     def remove(self, entity: Any) -> None:
         """Wait for it no longer; before it is destroyed."""
 
-    def wait(self, patience: int) -> Iterable[Any]:
-        """Return the entities where something may have arrived, within `patience` nanoseconds."""
+    def wait(self, patience: int) -> Iterable[tuple[Any, int]]:
+        """
+        Return where something has arrived within `patience` nanoseconds, and how much.
+
+        So often the entity must be asked, even if there was nothing once: what was meant for another
+        client of the same service, or tells that a client has gone, is taken and not handed out.
+        """
 
     def wake(self) -> None:
         """End a wait; from any thread."""
@@ -51,7 +58,7 @@ class Events:
     """
     The middleware's own notice of what is new, turned into file descriptors.
 
-    The callback that rcl gets is `eventfd_write` of the C library and its user data the descriptor:
+    Each counts what is new. The callback that rcl gets is `eventfd_write` of the C library and its user data the descriptor:
     no thread of the middleware ever runs Python. Both are called with two words in registers, on
     every 64-bit platform of Linux alike.
     """
@@ -75,8 +82,7 @@ class Events:
 
     def _descriptor(self) -> int:
         descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # Edge-triggered: each write is told once, and the counter need not be read.
-        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(descriptor, select.EPOLLIN)
         return descriptor
 
     def add(self, kind: str, entity: Any) -> None:
@@ -98,10 +104,12 @@ class Events:
         del self._entities[descriptor]
         os.close(descriptor)
 
-    def wait(self, patience: int) -> Iterable[Any]:
-        """Return the entities where something may have arrived, within `patience` nanoseconds."""
-        return [self._entities[descriptor] for descriptor, _ in self._epoll.poll(patience / 1e9)
-                if descriptor in self._entities]
+    def wait(self, patience: int) -> Iterable[tuple[Any, int]]:
+        """Return where something has arrived within `patience` nanoseconds, and how much."""
+        counts = [(descriptor, os.eventfd_read(descriptor))
+                  for descriptor, _ in self._epoll.poll(patience / 1e9)]
+        return [(self._entities[descriptor], count) for descriptor, count in counts
+                if descriptor != self._wake]
 
     def wake(self) -> None:
         """End a wait; from any thread."""
@@ -135,8 +143,8 @@ class WaitSet:
         del self._entities[entity]
         self._set = None
 
-    def wait(self, patience: int) -> Iterable[Any]:
-        """Return the entities where something may have arrived, within `patience` nanoseconds."""
+    def wait(self, patience: int) -> Iterable[tuple[Any, int]]:
+        """Return where something has arrived within `patience` nanoseconds, and how much at a guess."""
         if self._set is None:
             kinds = list(self._entities.values())
             self._set = _rclpy.WaitSet(kinds.count('subscription'), 1, 0, kinds.count('client'),
@@ -147,7 +155,8 @@ class WaitSet:
         self._set.add_guard_condition(self._guard.handle)
         self._set.wait(patience)
         ready = {kind: self._set.get_ready_entities(kind) for kind in _REPORTERS}
-        return [entity for entity, kind in self._entities.items() if entity.handle.pointer in ready[kind]]
+        return [(entity, GUESS) for entity, kind in self._entities.items()
+                if entity.handle.pointer in ready[kind]]
 
     def wake(self) -> None:
         """End a wait; from any thread."""

@@ -41,9 +41,9 @@ class Loop:
         """
         self._node, self._settle, self._failed = node, settle, failed
         self._calls: deque[Callable[[], None]] = deque()
-        #: What each entity is, and what takes one thing from it; False where there is none.
-        self._entities: dict[Any, tuple[str, Callable[[], bool]]] = {}
-        self._unfinished: set[Any] = set()
+        #: What each entity is, and what takes one thing from it, where there is one.
+        self._entities: dict[Any, tuple[str, Callable[[], None]]] = {}
+        self._untaken: dict[Any, int] = {}   # how often each must be asked yet
         self._patience = 0
         self._running = True
         self._thread = threading.Thread(target=self._run, name='cluster transport')
@@ -61,12 +61,10 @@ class Loop:
         subscription = self._node.create_subscription(kind, topic, lambda _: None, qos)
         take = subscription.handle.take_message
 
-        def take_one() -> bool:
+        def take_one() -> None:
             found = take(kind, True)
-            if found is None:
-                return False
-            taken(found[0])
-            return True
+            if found is not None:
+                taken(found[0])
 
         self._add(subscription, 'subscription', take_one)
         return subscription
@@ -81,12 +79,10 @@ class Loop:
         service = self._node.create_service(kind, name, lambda _, response: response, qos_profile=qos)
         take, send = service.handle.service_take_request, service.handle.service_send_response
 
-        def take_one() -> bool:
+        def take_one() -> None:
             request, header = take(kind.Request)
-            if header is None:
-                return False
-            server(request, kind.Response(), lambda response: self._reply(send, response, header))
-            return True
+            if header is not None:
+                server(request, kind.Response(), lambda response: self._reply(send, response, header))
 
         self._add(service, 'service', take_one)
 
@@ -108,7 +104,7 @@ class Loop:
         self._remove(caller.client)
         self._node.destroy_client(caller.client)
 
-    def _add(self, entity: Any, kind: str, take: Callable[[], bool]) -> None:
+    def _add(self, entity: Any, kind: str, take: Callable[[], None]) -> None:
         try:
             self._arrivals.add(kind, entity)
         except Unsupported:
@@ -122,7 +118,7 @@ class Loop:
     def _remove(self, entity: Any) -> None:
         self._arrivals.remove(entity)
         del self._entities[entity]
-        self._unfinished.discard(entity)
+        self._untaken.pop(entity, None)
 
     # Life ----------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -177,20 +173,21 @@ class Loop:
 
     def turn(self, patience: int) -> None:
         """Wait at most `patience` nanoseconds for something to come, take it and settle."""
-        arrived = self._arrivals.wait(0 if self._unfinished else patience)
-        for entity in {*self._unfinished, *arrived} if self._unfinished else arrived:
-            if self._drain(self._entities[entity][1]):
-                self._unfinished.discard(entity)
+        for entity, count in self._arrivals.wait(0 if self._untaken else patience):
+            self._untaken[entity] = self._untaken.get(entity, 0) + count
+        for entity, count in list(self._untaken.items()):
+            if entity not in self._entities:
+                continue  # it was given up by what another one brought
+            if count > MOST:
+                self._untaken[entity] = count - MOST
             else:
-                self._unfinished.add(entity)
+                del self._untaken[entity]
+            take = self._entities[entity][1]
+            for _ in range(min(count, MOST)):
+                take()
         for _ in range(len(self._calls)):
             self._calls.popleft()()
         self._patience = self._settle()
-
-    @staticmethod
-    def _drain(take: Callable[[], bool]) -> bool:
-        """Take all that came, or MOST of it; return whether that was all."""
-        return not all(take() for _ in range(MOST))
 
 
 class Caller:
@@ -219,13 +216,12 @@ class Caller:
         """Wait for an answer no longer."""
         self._waiting.pop(number, None)
 
-    def take(self) -> bool:
-        """Take one answer and hand it on; return False where there is none."""
+    def take(self) -> None:
+        """Take one answer, where there is one, and hand it on."""
         header, response = self._take(self._response)
         if header is None:
-            return False
+            return
         with self._lock:
             then = self._waiting.pop(header.request_id.sequence_number, None)
         if then is not None:
             then(response)
-        return True
