@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 import os
 import tempfile
 import time
@@ -18,27 +19,40 @@ from typing import Any
 from core import entries_per_second
 import etcd
 import fleet
-from harness import awake, DISK, percentile, processor_share, Results
+from footprint import footprint
+from harness import awake, busy, DISK, percentile, processor_share, Results
+from lock_client import together
+from placement import placement_microseconds
 
-KILLS = 10
 SAMPLES, WARM_UP = 500, 100
 IN_FLIGHT = ((1, 0.8), (8, 1.0), (32, 1.5))   # requests, and the target relative to the peer
-THROUGHPUT_SECONDS = 4.0
-IDLE_SECONDS = 10.0
-CORE_IN_FLIGHT, CORE_SECONDS = 256, 4.0
+CLIENTS = 8
+CORE_IN_FLIGHT = 256
 SYNC_SAMPLES, SYNC_BYTES = 500, 150
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    kills: int = 50
+    stops: int = 10
+    seconds: float = 5.0            # of each load
+    idle_seconds: float = 20.0
+    busy_seconds: float = 600.0     # in which elections are counted
+
+
+QUICK = Plan(kills=5, stops=3, seconds=2.0, idle_seconds=5.0, busy_seconds=20.0)
 
 
 def main() -> None:
     """Measure all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--kills', type=int, default=KILLS, help='kills of the leader (default: %(default)s)')
-    kills = parser.parse_args().kills
+    plan = arguments()
     results = Results('cluster')
     peer: dict[str, Any] = {}
     if etcd.installed():
         with etcd.etcd_cluster() as cluster:
-            peer = measure(cluster, etcd.MEMBERS, kills, etcd.select_nothing)
+            peer = measure(cluster, etcd.MEMBERS, plan, etcd.select_nothing)
     else:
         results.say('  etcd: not installed, no peer in this run (Debian: apt install etcd-server)')
     with fleet.muster_cluster() as cluster:
@@ -47,21 +61,36 @@ def main() -> None:
             floor = {'ROS service round trip without consensus': cluster.round_trips(member, SAMPLES),
                      'DDS round trip of 64 bytes': cluster.echoes(SAMPLES),
                      f'fdatasync of {SYNC_BYTES} appended bytes': syncs()}
-        own = measure(cluster, fleet.MEMBERS, kills, cluster.client.spin)
-    report(results, own, peer, kills)
+        own = measure(cluster, fleet.MEMBERS, plan, cluster.client.spin)
+    report(results, own, peer, plan)
     for what, samples in floor.items():
         for percent in (50, 99):
             results.add(f'floor: {what}, p{percent}', _ms(percentile(samples, percent)), 'ms')
+    add_idle_on_wifi(results, plan)
+    add_elections(results, plan)
     with awake():
         results.add('core and storage in one process, 256 in flight',
-                    entries_per_second(CORE_IN_FLIGHT, CORE_SECONDS), 'entries/s', at_least=8000)
+                    entries_per_second(CORE_IN_FLIGHT, plan.seconds), 'entries/s', at_least=8000)
+        add_state(results)
     results.finish()
 
 
-def measure(cluster: Any, members: tuple[str, ...], kills: int,
-            pause: Callable[[float], None]) -> dict[str, Any]:
+def arguments() -> Plan:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='everything, but short: two minutes')
+    parser.add_argument('--kills', type=int, help=f'kills of the leader (default: {Plan.kills})')
+    parser.add_argument('--busy-seconds', type=float, help='time in which elections are counted beside busy '
+                        f'loops (default: {Plan.busy_seconds:g})')
+    given = vars(parser.parse_args())
+    plan = QUICK if given.pop('quick') else Plan()
+    return replace(plan, **{name: value for name, value in given.items() if value is not None})
+
+
+def measure(cluster: Any, members: tuple[str, ...], plan: Plan,
+            pause: Callable[[float], None]) -> dict[Any, Any]:
     """Put the same load on Muster or a peer and return what came out, by name."""
-    found: dict[str, Any] = {}
+    found: dict[Any, Any] = {}
     leader = cluster.settle()
     follower = next(member for member in members if member != leader)
     with awake():
@@ -69,18 +98,20 @@ def measure(cluster: Any, members: tuple[str, ...], kills: int,
             cluster.load(member, 1, count=WARM_UP)
             found[role] = cluster.load(member, 1, count=SAMPLES)
         for in_flight, _ in IN_FLIGHT:
-            found[in_flight] = cluster.load(leader, in_flight, seconds=THROUGHPUT_SECONDS).pairs_per_second
-    found['idle'] = processor_share([cluster.pid(m) for m in (leader, follower)], IDLE_SECONDS, pause)
-    found['kills'] = []
-    for number in range(kills):
-        leader = cluster.settle()
-        survivor = next(member for member in members if member != leader)
-        found['kills'].append(1e3 * cluster.kill(leader, survivor, number))
-        cluster.restart(leader)
+            found[in_flight] = cluster.load(leader, in_flight, seconds=plan.seconds).pairs_per_second
+        found['clients'] = together(CLIENTS, cluster.client_of(leader), cluster.environment, plan.seconds)
+    found['idle'] = processor_share([cluster.pid(m) for m in (leader, follower)], plan.idle_seconds, pause)
+    for what, end, times in (('stops', cluster.stop, plan.stops), ('kills', cluster.kill, plan.kills)):
+        found[what] = []
+        for number in range(times):
+            leader = cluster.settle()
+            survivor = next(member for member in members if member != leader)
+            found[what].append(1e3 * end(leader, survivor, number))
+            cluster.restart(leader)
     return found
 
 
-def report(results: Results, own: dict[str, Any], peer: dict[str, Any], kills: int) -> None:
+def report(results: Results, own: dict[Any, Any], peer: dict[Any, Any], plan: Plan) -> None:
     """Turn what was found into rows with their targets."""
     def add(measure: str, unit: str, value: Callable[[Any], float | None], **targets: float) -> None:
         results.add(measure, value(own), unit, peer='etcd' if peer else None,
@@ -95,13 +126,50 @@ def report(results: Results, own: dict[str, Any], peer: dict[str, Any], kills: i
     for in_flight, target in IN_FLIGHT:
         add(f'lock+unlock, {in_flight} in flight', 'pairs/s', lambda found, n=in_flight: found[n],
             peer_at_least=target)
-    if kills:
-        add(f'failover, {kills} kills, median', 'ms', lambda found: percentile(found['kills'], 50),
+    add(f'lock+unlock, {CLIENTS} client processes', 'pairs/s', lambda found: found['clients'])
+    if plan.kills:
+        add(f'failover, {plan.kills} kills, median', 'ms', lambda found: percentile(found['kills'], 50),
             at_most=250, peer_at_most=0.8)
-        add(f'failover, {kills} kills, max', 'ms', lambda found: max(found['kills']), at_most=550)
+        add(f'failover, {plan.kills} kills, max', 'ms', lambda found: max(found['kills']), at_most=550)
+    if plan.stops:
+        add(f'longest wait in a clean stop, {plan.stops} stops, median', 'ms',
+            lambda found: percentile(found['stops'], 50), at_most=60)
+        add(f'longest wait in a clean stop, {plan.stops} stops, max', 'ms', lambda found: max(found['stops']))
     for number, role in enumerate(('leader', 'follower')):
         add(f'idle processor, {role}, lan', '% of a core', lambda found, n=number: found['idle'][n],
             at_most=3)
+
+
+def add_idle_on_wifi(results: Results, plan: Plan) -> None:
+    """Add what voters cost that have nothing to do, with the profile for Wi-Fi."""
+    with fleet.muster_cluster('wifi') as cluster:
+        leader = cluster.settle()
+        follower = next(member for member in fleet.MEMBERS if member != leader)
+        shares = processor_share([cluster.pid(leader), cluster.pid(follower)], plan.idle_seconds,
+                                 cluster.client.spin)
+    for role, share in zip(('leader', 'follower'), shares, strict=True):
+        results.add(f'idle processor, {role}, wifi', share, '% of a core', at_most=1)
+
+
+def add_elections(results: Results, plan: Plan) -> None:
+    """Add how often a leader is elected while nobody died, with a busy loop on every core."""
+    with fleet.muster_cluster() as cluster:
+        cluster.settle()
+        before = cluster.term()
+        with busy():
+            cluster.client.spin(plan.busy_seconds)
+        results.add(f'elections in {plan.busy_seconds:g} s beside busy loops', float(cluster.term() - before),
+                    '', at_most=0)
+
+
+def add_state(results: Results) -> None:
+    """Add what the replicated state takes: time for each placement, bytes for each thing."""
+    few, many = placement_microseconds().values()
+    results.add('placement of a task, 100 tasks stored', few, 'µs', at_most=20)
+    results.add('placement of a task, 100,000 tasks stored', many, 'µs', at_most=20)
+    results.add('the second by the first', many / few, 'x', at_most=1.5)
+    for what, size in footprint().items():
+        results.add(f'memory of a {what}', size, 'bytes', at_most=500 if what == 'lock' else 1000)
 
 
 def syncs() -> list[float]:

@@ -10,6 +10,7 @@ import queue
 from random import Random
 import tempfile
 import time
+from typing import Any
 
 from harness import DISK
 from muster.cluster.member import ClusterMember, Effects
@@ -36,10 +37,15 @@ class _Robot:
         self.unwritten = 0
         self._durable = durable
 
-    def _written(self, batch: list[Effects], error: Exception | None) -> None:
+    def _written(self, batch: list[Any], error: Exception | None) -> None:
         if error is not None:
             raise error
         self._durable.put((self, batch))
+
+    @staticmethod
+    def _stalled(error: OSError | None) -> None:
+        if error is not None:
+            raise error
 
 
 class Core:

@@ -63,8 +63,11 @@ class Connection:
         head, separator, content = self._data.partition(b'\r\n\r\n')
         if not separator:
             return None
-        length = next(int(line.split(b':')[1]) for line in head.split(b'\r\n')
-                      if line.lower().startswith(b'content-length:'))
+        lengths = [int(line.split(b':')[1]) for line in head.split(b'\r\n')
+                   if line.lower().startswith(b'content-length:')]
+        if not lengths:
+            raise ConnectionError('an answer of unknown length, which is how etcd refuses')
+        length, = lengths
         if len(content) < length:
             return None
         self._data = b''
@@ -83,6 +86,8 @@ class EtcdCluster:
     """Three voters, each a process with its log on the disk."""
 
     name = 'etcd'
+    #: For clients in processes of their own; None is this process's.
+    environment: dict[str, str] | None = None
 
     def __init__(self, folder: Path) -> None:
         """Start them and wait for a leader."""
@@ -94,8 +99,7 @@ class EtcdCluster:
         for member in MEMBERS:
             self.start(member)
         self.settle()
-        granted = self._call(MEMBERS[0], '/v3/lease/grant', {'TTL': LEASE_SECONDS * 60})
-        self._lease = granted['ID']
+        self._lease = lease(self._ports[MEMBERS[0]])
 
     def start(self, member: str) -> None:
         """Start a member, again after a kill."""
@@ -113,19 +117,12 @@ class EtcdCluster:
         """Return the process of a member."""
         return self.processes[member].pid
 
-    def _call(self, member: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        connection = Connection(self._ports[member])
-        try:
-            return connection.call(path, body)
-        finally:
-            connection.socket.close()
-
     def settle(self) -> str:
         """Wait until every member knows one leader and has caught up; return the leader."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                seen = [self._call(m, '/v3/maintenance/status', {}) for m in MEMBERS]
+                seen = [call(self._ports[m], '/v3/maintenance/status', {}) for m in MEMBERS]
                 leaders = {status.get('leader') for status in seen}
                 applied = {status.get('raftAppliedIndex') for status in seen}
                 if len(leaders) == 1 == len(applied) and None not in leaders:
@@ -138,63 +135,43 @@ class EtcdCluster:
 
     def load(self, member: str, in_flight: int, seconds: float = 1e9, count: int = 10**9) -> Load:
         """Take and give back `in_flight` locks at a time, until the time or the number is reached."""
-        load, lanes = Load(), in_flight
-        begun = time.perf_counter()
+        return take_locks(self._ports[member], self._lease, in_flight, seconds, count)
 
-        def take(lane: int, connection: Connection) -> None:
-            sent = time.perf_counter()
-            connection.then = lambda answer: give(lane, connection, sent, answer)
-            connection.send('/v3/lock/lock', {'name': _encoded(f'lane_{lane}'), 'lease': self._lease})
-
-        def give(lane: int, connection: Connection, sent: float, answer: dict[str, Any]) -> None:
-            now = time.perf_counter()
-            load.acquire.append(now - sent)
-            connection.then = lambda _: given(lane, connection, now)
-            connection.send('/v3/lock/unlock', {'key': answer['key']})
-
-        def given(lane: int, connection: Connection, sent: float) -> None:
-            nonlocal lanes
-            now = time.perf_counter()
-            load.release.append(now - sent)
-            if now - begun < seconds and len(load.acquire) + lanes <= count:
-                take(lane, connection)
-            else:
-                lanes -= 1
-
-        with selectors.DefaultSelector() as selector:
-            connections = [Connection(self._ports[member]) for _ in range(in_flight)]
-            for lane, connection in enumerate(connections):
-                selector.register(connection.socket, selectors.EVENT_READ, connection)
-                take(lane, connection)
-            while lanes:
-                for key, _ in selector.select(10):
-                    answer = key.data.receive()
-                    if answer is not None:
-                        key.data.then(answer)
-            load.seconds = time.perf_counter() - begun
-            for connection in connections:
-                connection.socket.close()
-        return load
+    def client_of(self, member: str) -> tuple[str, str]:
+        """Return what tells a client process whom to ask."""
+        return 'etcd', str(self._ports[member])
 
     def kill(self, victim: str, member: str, number: int) -> float:
         """Kill `victim` with SIGKILL; return the seconds until a client of `member` holds a lock."""
         begun = time.perf_counter()
         self.processes[victim].kill()
+        self._insist(member, f'kill_{number}')
+        return time.perf_counter() - begun
+
+    def stop(self, leader: str, member: str, number: int) -> float:
+        """End `leader` with SIGTERM; return the longest wait for a lock at `member` until it is gone."""
+        process, longest, count = self.processes[leader], 0.0, 0
+        process.terminate()
+        while process.poll() is None:
+            begun = time.perf_counter()
+            self._insist(member, f'stop_{number}_{count}')
+            longest, count = max(longest, time.perf_counter() - begun), count + 1
+        return longest
+
+    def _insist(self, member: str, name: str) -> None:
+        """Take a lock, asking again and again: without a leader etcd drops some requests and refuses others."""
+        attempts: list[Connection] = []
         with selectors.DefaultSelector() as selector:
-            attempts: list[Connection] = []
-            while True:
+            granted = False
+            while not granted:
                 # A lock of its own for each attempt: an earlier one may yet be granted.
-                connection = Connection(self._ports[member])
-                attempts.append(connection)
+                attempts.append(connection := Connection(self._ports[member]))
                 selector.register(connection.socket, selectors.EVENT_READ, connection)
-                name = _encoded(f'kill_{number}_{len(attempts)}')
-                connection.send('/v3/lock/lock', {'name': name, 'lease': self._lease})
-                if any('key' in answer for answer in _answers(selector, ATTEMPT_INTERVAL)):
-                    break
-            took = time.perf_counter() - begun
+                connection.send('/v3/lock/lock', {'name': _encoded(f'{name}_{len(attempts)}'),
+                                                  'lease': self._lease})
+                granted = any('key' in answer for answer in _answers(selector, ATTEMPT_INTERVAL))
         for connection in attempts:
             connection.socket.close()
-        return took
 
     def restart(self, member: str) -> None:
         """Start a member again that was killed."""
@@ -206,6 +183,62 @@ class EtcdCluster:
         for process in self.processes.values():
             process.send_signal(signal.SIGKILL)
             process.wait(10)
+
+
+def call(port: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Send one request and return its answer."""
+    connection = Connection(port)
+    try:
+        return connection.call(path, body)
+    finally:
+        connection.socket.close()
+
+
+def lease(port: int) -> str:
+    """Return a new lease that outlives a benchmark."""
+    return str(call(port, '/v3/lease/grant', {'TTL': LEASE_SECONDS * 60})['ID'])
+
+
+def take_locks(port: int, lease_id: str, in_flight: int, seconds: float = 1e9, count: int = 10**9,
+               prefix: str = 'lane') -> Load:
+    """Take and give back `in_flight` locks at a time, until the time or the number is reached."""
+    load, lanes = Load(), in_flight
+    begun = time.perf_counter()
+
+    def take(lane: int, connection: Connection) -> None:
+        sent = time.perf_counter()
+        connection.then = lambda answer: give(lane, connection, sent, answer)
+        connection.send('/v3/lock/lock', {'name': _encoded(f'{prefix}_{lane}'), 'lease': lease_id})
+
+    def give(lane: int, connection: Connection, sent: float, answer: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        load.acquire.append(now - sent)
+        connection.then = lambda _: given(lane, connection, now)
+        connection.send('/v3/lock/unlock', {'key': answer['key']})
+
+    def given(lane: int, connection: Connection, sent: float) -> None:
+        nonlocal lanes
+        now = time.perf_counter()
+        load.release.append(now - sent)
+        if now - begun < seconds and len(load.acquire) + lanes <= count:
+            take(lane, connection)
+        else:
+            lanes -= 1
+
+    with selectors.DefaultSelector() as selector:
+        connections = [Connection(port) for _ in range(in_flight)]
+        for lane, connection in enumerate(connections):
+            selector.register(connection.socket, selectors.EVENT_READ, connection)
+            take(lane, connection)
+        while lanes:
+            for key, _ in selector.select(10):
+                answer = key.data.receive()
+                if answer is not None:
+                    key.data.then(answer)
+        load.seconds = time.perf_counter() - begun
+        for connection in connections:
+            connection.socket.close()
+    return load
 
 
 def _answers(selector: selectors.BaseSelector, seconds: float) -> list[dict[str, Any]]:

@@ -11,19 +11,17 @@ import signal
 import sys
 import tempfile
 import time
-from typing import Any
 
-from builtin_interfaces.msg import Duration
 import echo
 from harness import DISK
 from load import Load
 from muster_interfaces.msg import ClusterStatus
-from muster_interfaces.srv import AcquireLock, GetClusterStatus, ListLocks, ReleaseLock
+from muster_interfaces.srv import AcquireLock, GetClusterStatus, ListLocks
 from processes import Fleet, Process, reserved_domain
 from ros_client import RosClient
+from ros_load import LEASE, take_locks
 
 MEMBERS = ('robot_1', 'robot_2', 'robot_3')
-LEASE = Duration(sec=60)
 #: A member that does not answer for so long (seconds) is asked again.
 ANSWER = 1.0
 
@@ -66,6 +64,11 @@ class MusterCluster:
             return leaders.pop() if together and caught_up and len(leaders) == 1 else ''
         return str(self.client.spin_until(leader, 90, 'every member reaches every other'))
 
+    def term(self) -> int:
+        """Return the highest term that a member knows."""
+        return max(self.client.call(GetClusterStatus, f'/{member}/cluster/get_status').status.term
+                   for member in MEMBERS)
+
     def round_trips(self, member: str, count: int) -> list[float]:
         """Return the seconds of service calls that need no consensus: the floor of a lock."""
         service = self.client.client(ListLocks, f'/{member}/cluster/list_locks')
@@ -78,38 +81,16 @@ class MusterCluster:
 
     def load(self, member: str, in_flight: int, seconds: float = 1e9, count: int = 10**9) -> Load:
         """Take and give back `in_flight` locks at a time, until the time or the number is reached."""
-        acquire = self.client.client(AcquireLock, f'/{member}/cluster/acquire_lock')
-        release = self.client.client(ReleaseLock, f'/{member}/cluster/release_lock')
-        load, lanes = Load(), in_flight
-        begun = time.perf_counter()
+        return take_locks(self.client, member, in_flight, seconds, count)
 
-        def take(lane: int) -> None:
-            sent = time.perf_counter()
-            request = AcquireLock.Request(name=f'lane_{lane}', lease=LEASE)
-            acquire.call(request, lambda answer: give(lane, sent, answer))
+    def client_of(self, member: str) -> tuple[str, str]:
+        """Return what tells a client process whom to ask."""
+        return 'muster', member
 
-        def give(lane: int, sent: float, answer: Any) -> None:
-            now = time.perf_counter()
-            assert answer.success, answer.message
-            load.acquire.append(now - sent)
-            request = ReleaseLock.Request(name=f'lane_{lane}', fencing_token=answer.fencing_token)
-            release.call(request, lambda answer: given(lane, now, answer))
-
-        def given(lane: int, sent: float, answer: Any) -> None:
-            nonlocal lanes
-            now = time.perf_counter()
-            assert answer.success, answer.message
-            load.release.append(now - sent)
-            if now - begun < seconds and len(load.acquire) + lanes <= count:
-                take(lane)
-            else:
-                lanes -= 1
-
-        for lane in range(in_flight):
-            take(lane)
-        self.client.spin_until(lambda: not lanes, 120, 'the end of the load')
-        load.seconds = time.perf_counter() - begun
-        return load
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return that of clients in processes of their own."""
+        return self._fleet.environment
 
     def kill(self, victim: str, member: str, number: int) -> float:
         """Kill `victim` with SIGKILL; return the seconds until a client of `member` holds a lock."""
@@ -120,6 +101,19 @@ class MusterCluster:
             request = AcquireLock.Request(name=f'kill_{number}', lease=LEASE)
             if self.client.answer(service, request, 30, 'a lock after the death of the leader').success:
                 return time.perf_counter() - begun
+
+    def stop(self, leader: str, member: str, number: int) -> float:
+        """End `leader` with SIGTERM; return the longest wait for a lock at `member` until it is gone."""
+        service = self.client.client(AcquireLock, f'/{member}/cluster/acquire_lock')
+        process, longest, count = self._fleet.processes[f'{leader}.cluster'], 0.0, 0
+        process.send(signal.SIGTERM)
+        while process.alive:
+            begun = time.perf_counter()
+            request = AcquireLock.Request(name=f'stop_{number}_{count}', lease=LEASE)
+            answer = self.client.answer(service, request, 30, 'a lock while the leader stops')
+            assert answer.success, answer.message
+            longest, count = max(longest, time.perf_counter() - begun), count + 1
+        return longest
 
     def echoes(self, count: int) -> list[float]:
         """Return the seconds of round trips over DDS to a process that only sends back."""

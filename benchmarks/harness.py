@@ -141,7 +141,20 @@ def awake() -> Iterator[None]:
     processor among sessions before it looks at priorities (sched(7), "The autogroup feature"), so
     the loop must be in the session of the processes that are measured.
     """
-    spinners = [_spin(core) for core in os.sched_getaffinity(0)]
+    with _spinning(os.SCHED_IDLE):
+        yield
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Run a loop on every core that claims as much of it as each process that is measured."""
+    with _spinning(os.SCHED_OTHER):
+        yield
+
+
+@contextmanager
+def _spinning(policy: int) -> Iterator[None]:
+    spinners = [_spin(core, policy) for core in os.sched_getaffinity(0)]
     try:
         yield
     finally:
@@ -150,16 +163,16 @@ def awake() -> Iterator[None]:
             os.waitpid(pid, 0)
 
 
-def _spin(core: int) -> int:
-    command = [sys.executable, '-c', _SPINNER, str(core), str(os.getpid())]
+def _spin(core: int, policy: int) -> int:
+    command = [sys.executable, '-c', _SPINNER, str(core), str(policy), str(os.getpid())]
     return os.posix_spawn(sys.executable, command, os.environ)
 
 
 _SPINNER = """
 import os, sys
-core, parent = map(int, sys.argv[1:])
+core, policy, parent = map(int, sys.argv[1:])
 os.sched_setaffinity(0, {core})
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+os.sched_setscheduler(0, policy, os.sched_param(0))
 while os.getppid() == parent:
     for _ in range(1_000_000):
         pass
