@@ -13,7 +13,6 @@ from muster.cluster.state import events as events_module, sessions as sessions_m
 from muster.cluster.state.commands import (
     Abandon,
     Acquire,
-    Barrier,
     CancelTask,
     Code,
     Command,
@@ -63,7 +62,7 @@ def test_a_retry_of_a_long_hold_or_wait_outlives_its_session() -> None:
     fleet.do(wait, ('b', 1))
     fleet.wait(LIFETIME + SECOND)
     assert len(fleet.machine.sessions) == 0
-    assert fleet.do(Barrier(), ('a', 2)).code == Code.SESSION_EXPIRED
+    assert fleet.do(Abandon(), ('a', 2)).code == Code.SESSION_EXPIRED
     assert fleet.do(hold, ('a', 1)).token == token
     assert fleet.do(wait, ('b', 1)).code == Code.QUEUED
     [(holder, waiters)] = list(fleet.machine.locks)
@@ -75,7 +74,7 @@ def test_old_requests_are_refused_without_effect() -> None:
     fleet = Fleet()
     session = fleet.session()
     for sequence in range(1, WINDOW + 2):
-        fleet.do(Barrier(), (session, sequence))
+        fleet.do(Abandon(), (session, sequence))
     before = fleet.machine.locks.dump()
     assert fleet.do(Acquire('dock', 'a', SECOND, 0), (session, 1)).code == Code.SESSION_EXPIRED
     assert fleet.machine.locks.dump() == before
@@ -99,15 +98,15 @@ def test_sessions_are_opened_and_never_twice_under_one_name() -> None:
     names = {fleet.session() for _ in range(5)}
     assert len(names) == 5 == len(fleet.machine.sessions) - 1     # and that of the member
     for session in (str(fleet.machine.applied + 1), '99', '0'):
-        assert fleet.do(Barrier(), (session, 1)).code == Code.SESSION_EXPIRED
+        assert fleet.do(Abandon(), (session, 1)).code == Code.SESSION_EXPIRED
 
 
 def test_a_leap_in_a_session_costs_no_more_than_a_step() -> None:
     fleet = Fleet()
     for sequence in (1, 2, WINDOW, 2**62, 2**62 + 1):
-        assert fleet.do(Barrier(), ('s', sequence)).code == Code.OK
-    assert fleet.do(Barrier(), ('s', WINDOW)).code == Code.SESSION_EXPIRED
-    assert fleet.do(Barrier(), ('s', 2**62)).code == Code.OK
+        assert fleet.do(Abandon(), ('s', sequence)).code == Code.OK
+    assert fleet.do(Abandon(), ('s', WINDOW)).code == Code.SESSION_EXPIRED
+    assert fleet.do(Abandon(), ('s', 2**62)).code == Code.OK
 
 
 def test_a_member_s_request_that_outlives_its_session_is_executed_once() -> None:
@@ -124,16 +123,16 @@ def test_a_session_lives_as_long_as_it_is_used() -> None:
     fleet = Fleet()
     used, unused = fleet.session(), fleet.session()
     for sequence in (1, 2, 3):
-        assert fleet.do(Barrier(), (used, sequence), elapsed=LIFETIME - 1).code == Code.OK
-    assert fleet.do(Barrier(), (unused, 1)).code == Code.SESSION_EXPIRED
-    assert fleet.do(Barrier(), (used, 4)).code == Code.OK
+        assert fleet.do(Abandon(), (used, sequence), elapsed=LIFETIME - 1).code == Code.OK
+    assert fleet.do(Abandon(), (unused, 1)).code == Code.SESSION_EXPIRED
+    assert fleet.do(Abandon(), (used, 4)).code == Code.OK
 
 
 def test_sessions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions_module, 'MAX_SESSIONS', 5)
     fleet = Fleet()
     for i in range(9):
-        fleet.do(Barrier(), (f'@r{i}', 1))
+        fleet.do(Abandon(), (f'@r{i}', 1))
     assert len(fleet.machine.sessions) == 5
 
 
@@ -225,7 +224,7 @@ class Life:
                             random.choice((0, 0, random.randrange(3 * SECOND)))),
             lambda: Acquire(lock, robot, 3 * SECOND, 9 * SECOND),
             lambda: Renew(lock, hold, random.choice((0, SECOND))), lambda: Release(lock, hold),
-            lambda: Withdraw(lock, *random.choice(self.requests)), Abandon, OpenSession, Barrier,
+            lambda: Withdraw(lock, *random.choice(self.requests)), Abandon, OpenSession,
             lambda: Register(robot, random.choice('xyz'), kind, caps, '{}', random.choice((0, 2 * SECOND))),
             lambda: Unregister(robot, random.choice('xyz')),
             lambda: SetCapabilities(robot, caps, random.choice(((), (), ('arm',))), random.randrange(4)),

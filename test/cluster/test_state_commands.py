@@ -12,7 +12,6 @@ from muster.cluster.raft.types import Entry, Kind
 from muster.cluster.state.commands import (
     Abandon,
     Acquire,
-    Barrier,
     CancelTask,
     Command,
     decode,
@@ -40,7 +39,7 @@ import pytest
 SECOND = 1_000_000_000
 OPERATIONS: list[Operation] = [
     Acquire('dock', 'a', SECOND, 5, 7 * SECOND), Renew('dock', 1, 0), Release('dock', 2**63),
-    Withdraw('dock', 's', 3), Barrier(), Abandon(), OpenSession(),
+    Withdraw('dock', 's', 3), Abandon(), OpenSession(),
     Register('r1', 'map', 'map_server', ('maps', 'floor 2'), '{"port": 80}', 30 * SECOND),
     Unregister('r1', 'map'), SetCapabilities('r1', ('task:sweep', 'gripper'), ('camera',), 4),
     SubmitTask('sweep', '{"room": 3}', ('gripper',), 200, 3600 * SECOND, 5, 2 * SECOND, SECOND),

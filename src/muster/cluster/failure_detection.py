@@ -87,10 +87,6 @@ class FailureDetector:
             arrivals.add(interval)
         arrivals.last = at
 
-    def forget(self, member: str) -> None:
-        """Forget a member, so that it begins anew."""
-        self._arrivals.pop(member, None)
-
     def resumed(self, now: int) -> None:
         """
         Learn that this judge itself stood still until now.
@@ -106,12 +102,6 @@ class FailureDetector:
         if now < self._end(arrivals, self._suspect):
             return Health.ALIVE
         return Health.SUSPECT if now < self._end(arrivals, self._dead) else Health.DEAD
-
-    def next_change(self, now: int) -> int | None:
-        """Return when a member will become suspect or dead next if nothing is heard, None for never."""
-        return min((end for arrivals in self._arrivals.values()
-                    for end in (self._end(arrivals, self._suspect), self._end(arrivals, self._dead))
-                    if end > now), default=None)
 
     def _end(self, arrivals: _Arrivals, threshold: tuple[float, int]) -> int:
         """Return from when on the silence of a member is too long for a threshold."""

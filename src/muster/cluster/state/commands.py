@@ -64,7 +64,6 @@ class Code(IntEnum):
     INACTIVE = 9
     STORAGE = 10
     INTERNAL = 11
-    NOT_LEADER = 12
     QUEUED = 100   # not an end: the request waits for a lock
 
 
@@ -184,11 +183,6 @@ class Withdraw(_Operation):
         check_name('name', self.name)
         check_text('session', self.session, MAX_SESSION)
         check_count('sequence', self.sequence, 0, 2**63 - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Barrier(_Operation):
-    """Do nothing, after everything that was acknowledged before: makes a read linearizable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,10 +358,10 @@ class SetHealth(_Operation):
         check_count('health', self.health, min(Health), max(Health))
 
 
-Operation = (Acquire | Renew | Release | Withdraw | Barrier | Abandon | OpenSession | Register | Unregister
+Operation = (Acquire | Renew | Release | Withdraw | Abandon | OpenSession | Register | Unregister
              | SetCapabilities | SubmitTask | CancelTask | ReportTasks | FinishTask | SetHealth)
 _NUMBERS: dict[type[Operation], int] = {
-    Acquire: 1, Renew: 2, Release: 3, Withdraw: 4, Barrier: 5, Abandon: 6, OpenSession: 7, Register: 8,
+    Acquire: 1, Renew: 2, Release: 3, Withdraw: 4, Abandon: 6, OpenSession: 7, Register: 8,
     Unregister: 9, SetCapabilities: 10, SubmitTask: 11, CancelTask: 12, ReportTasks: 13, FinishTask: 14,
     SetHealth: 15}
 _OPERATIONS = {number: kind for kind, number in _NUMBERS.items()}

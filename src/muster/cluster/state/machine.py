@@ -15,7 +15,6 @@ from muster.cluster.state.commands import (
     Abandon,
     Acquire,
     Answer,
-    Barrier,
     CancelTask,
     Code,
     Command,
@@ -82,7 +81,7 @@ class StateMachine:
         self._orphaned: list[Register | SetCapabilities] = []
         self._handlers: dict[type[Operation], Callable[[Any, Command], Answer]] = {
             Acquire: self._acquire, Renew: self._renew, Release: self._release, Withdraw: self._withdraw,
-            Barrier: self._barrier, Abandon: self._abandon, OpenSession: self._open_session,
+            Abandon: self._abandon, OpenSession: self._open_session,
             Register: self._register, Unregister: self._unregister,
             SetCapabilities: self._set_capabilities, SubmitTask: self._submit_task,
             CancelTask: self._cancel_task, ReportTasks: self._report_tasks, FinishTask: self._finish_task,
@@ -221,9 +220,6 @@ class StateMachine:
     def _open_session(self, operation: OpenSession, command: Command) -> Answer:
         self.sessions.open(str(self.applied), self.time)
         return Answer(Code.OK, token=self.applied)
-
-    def _barrier(self, operation: Barrier, command: Command) -> Answer:
-        return OK
 
     # Locks -------------------------------------------------------------------------------------
     def _acquire(self, operation: Acquire, command: Command) -> Answer:
