@@ -159,7 +159,7 @@ class EtcdCluster:
         return longest
 
     def _insist(self, member: str, name: str) -> None:
-        """Take a lock, asking again and again: without a leader etcd drops some requests and refuses others."""
+        """Take a lock, asking again and again: without a leader etcd drops requests or refuses them."""
         attempts: list[Connection] = []
         with selectors.DefaultSelector() as selector:
             granted = False

@@ -58,9 +58,9 @@ class Events:
     """
     The middleware's own notice of what is new, turned into file descriptors.
 
-    Each counts what is new. The callback that rcl gets is `eventfd_write` of the C library and its user data the descriptor:
-    no thread of the middleware ever runs Python. Both are called with two words in registers, on
-    every 64-bit platform of Linux alike.
+    Each counts what is new. The callback that rcl gets is `eventfd_write` of the C library and its
+    user data the descriptor: no thread of the middleware ever runs Python. Both are called with two
+    words in registers, on every 64-bit platform of Linux alike.
     """
 
     def __init__(self) -> None:
