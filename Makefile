@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 IN := . workspace/env.sh &&
 
-.PHONY: demo test simulate modelcheck chaos up lint shell bench clean prepare
+.PHONY: demo test simulate bugs modelcheck chaos up lint shell bench clean prepare
 demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
 	@$(IN) python -m muster.demo $(ARGS)
 test: prepare     ## every test
 	@$(IN) python -m pytest $(ARGS)
 simulate: prepare ## search whole simulated clusters for a broken invariant (SEEDS=2000)
 	@$(IN) python test/cluster/simulate.py $(SEEDS)
+bugs: prepare     ## what catches each deliberate bug in the simulation
+	@$(IN) python test/cluster/bugs.py
 modelcheck: prepare ## every state of small clusters to a bounded depth (DEPTH=1: one step deeper)
 	@$(IN) python test/cluster/modelcheck.py --depth $(or $(DEPTH),0)
 chaos: prepare    ## real processes, killed and stopped at random under load (SECONDS=300)

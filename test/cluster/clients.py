@@ -17,7 +17,7 @@ from muster.cluster.state.commands import (
     Withdraw,
 )
 from muster.cluster.state.locks import RequestId
-from oracle import MAX_DRIFT, SECOND
+from oracle import MAX_DRIFT, MILLISECOND, SECOND
 
 if TYPE_CHECKING:
     from simulation import Simulation
@@ -57,7 +57,8 @@ class LockClient:
     def _later(self, delay: int = 0) -> None:
         self.simulation.after(delay + self._random.randrange(self.simulation.leisure), self.act)
 
-    def _ask(self, operation: Operation | None, request: RequestId | None, then: Callable[[Answer], None]) -> None:
+    def _ask(self, operation: Operation | None, request: RequestId | None,
+             then: Callable[[Answer], None]) -> None:
         self.simulation.request(self.name, operation, request, then)
 
     def _next_request(self) -> RequestId | None:
@@ -94,8 +95,20 @@ class LockClient:
         delay = random.choice((0, 0, random.randrange(SECOND)))
         operation = Acquire(self._lock, self.name, self._lease, wait, delay)
         request = self._next_request()
+        waits = withdrawn = False
+
+        def withdraw() -> None:
+            nonlocal withdrawn
+            if waits and request is not None:
+                withdrawn = True
+                self._ask(Withdraw(operation.name, *request), None, lambda _: None)
 
         def answered(answer: Answer) -> None:
+            nonlocal waits
+            waits = False
+            if withdrawn:
+                self._refused(answer)   # whatever it got is given back
+                return
             if answer.code == Code.OK:
                 self.done += 1
                 self._token = answer.token
@@ -116,6 +129,9 @@ class LockClient:
                     return
             self._refused(answer)
         self._ask(operation, request, answered)
+        waits = wait > 0
+        if random.random() < 0.3:
+            self.simulation.after(random.randrange(wait + 1), withdraw)
 
     def _renew(self) -> None:
         sent, request = self.simulation.time, self._next_request()
@@ -139,3 +155,15 @@ class LockClient:
 
     def _read(self) -> None:
         self._ask(None, None, lambda _: self._later())
+
+
+class Watcher(LockClient):
+    """A program that looks again and again who has the locks."""
+
+    def act(self) -> None:
+        """Read, soon again."""
+        self._ask(None, None, self._seen)
+
+    def _seen(self, answer: Answer) -> None:
+        self.done += answer.code == Code.OK
+        self.simulation.after(self._random.randrange(40 * MILLISECOND), self.act)

@@ -250,8 +250,8 @@ class LockModel:
              now: int) -> Iterator[tuple[int, Lock]]:
         if call.answer is None and isinstance(operation, Renew) and call.request not in self._repeated:
             return  # that a lease ends later explains nothing
-        outcomes = [(Code.OK, self._used(held, operation, call.invoked)) for held in _named(state, operation.token)
-                    if held.hold]
+        outcomes = [(Code.OK, self._used(held, operation, call.invoked))
+                    for held in _named(state, operation.token) if held.hold]
         if state.hold is None:
             outcomes.append((Code.NOT_FOUND, state))
         elif state.hold.token != operation.token:

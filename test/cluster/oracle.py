@@ -18,8 +18,18 @@ from muster.cluster.member import ClusterMember
 from muster.cluster.protocol import Packet
 from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import Timing
-from muster.cluster.raft.types import Append, AppendReply, Entry, HardState, Kind, Member, Role, Vote, VoteRequest
-from muster.cluster.state.commands import Acquire, Command, decode, Operation, Release, Renew, Withdraw
+from muster.cluster.raft.types import (
+    Append,
+    AppendReply,
+    Entry,
+    HardState,
+    Kind,
+    Member,
+    Role,
+    Vote,
+    VoteRequest,
+)
+from muster.cluster.state.commands import Acquire, Command, decode, Operation, Release, Renew
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.state.locks import RequestId
 from muster.cluster.state.machine import StateMachine
@@ -35,7 +45,12 @@ WHOLE = 16
 
 
 class Violation(AssertionError):
-    """An invariant does not hold."""
+    """An invariant does not hold; `what` is one line that says which."""
+
+    def __init__(self, text: str, what: str = '') -> None:
+        """Take the whole text, and its essence."""
+        super().__init__(text)
+        self.what = what or text
 
 
 class Consensus:
@@ -50,12 +65,13 @@ class Consensus:
         self._timing = timing
         self._known: dict[tuple[str, int, int], tuple[Entry, int]] = {}   # and the term before it
         self._leaders: dict[tuple[str, int], ClusterMember] = {}
-        self._seen: dict[tuple[Member, int], tuple[int, int, int]] = {}   # of a run: commit, applied, term led
+        #: Of a run: what is committed and applied, and the term it leads.
+        self._seen: dict[tuple[Member, int], tuple[int, int, int]] = {}
         self._heard: dict[Member, dict[Member, int]] = {}
 
     def check_step(self, member: ClusterMember, run: int, entries: Sequence[Entry],
                    applied: Sequence[Entry], time: int) -> list[Entry]:
-        """Check a member after its step, which appended and applied entries; return what is newly committed."""
+        """Check a member after its step, which appended and applied entries; return what is new."""
         raft = member.raft
         assert raft is not None
         for entry in entries:
@@ -158,7 +174,8 @@ class Consensus:
         else:
             return
         if not kept:
-            raise Violation(f'{me} sends {body} but has {disk.hard_state} and {disk.last_index} entries on disk')
+            raise Violation(f'{me} sends {body} but its disk has {disk.hard_state} and {disk.last_index} '
+                            'entries')
 
     def _acknowledges(self, disk: Disk, cluster_id: str, reply: AppendReply) -> bool:
         """Whether the disk has what the leader of the term has, as long as it leads, up to an index."""
@@ -172,6 +189,16 @@ class Consensus:
     def hears(self, me: Member, other: Member, time: int) -> None:
         """Note that a packet reached a member."""
         self._heard.setdefault(me, {})[other] = time
+
+    def check_clock(self, member: ClusterMember, clock: int) -> None:
+        """Check that a leader which has nothing to wait for lets cluster time go on while leases run."""
+        raft = member.raft
+        if raft is None or not member.leads or raft.commit < raft.log.last_index or raft.transferring or \
+                raft.stalled or member.machine.applied < raft.commit:
+            return
+        leases = [holder.lease for holder, _ in member.machine.locks]
+        if leases and clock - raft.last_stamped > min(SECOND, min(leases) // 4) + MILLISECOND:
+            raise Violation(f'{member.me} lets cluster time stand still while leases run')
 
     def check_quorum_heard(self, member: ClusterMember, time: int) -> None:
         """Check that a leader that hears no quorum has stepped down (thesis 6.2)."""
@@ -245,7 +272,7 @@ class State:
         return some == part(machine) and whole in (None, machine.digest() if whole is not None else None)
 
     def _check_clock(self, entry: Entry, appended: int) -> None:
-        """Cluster time goes no faster than the fastest clock, and within a term no slower than the slowest."""
+        """Check that cluster time goes as clocks do, in a term; between terms it may stand still."""
         ahead = self.machine.time - appended * (1 + MAX_DRIFT)
         self._least_ahead = min(self._least_ahead, ahead) if self._last else ahead
         if ahead > self._least_ahead + ROUNDING:

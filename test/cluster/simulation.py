@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-from clients import LockClient, LOCKS
+from clients import LockClient, LOCKS, Watcher
 from disks import Disk
 import linearizability
 from linearizability import Call, Read
@@ -99,7 +99,7 @@ class Simulation:
         self._on_wire = seed % 4 == 0
         self.time = 0
         self.oracle = Oracle(TIMING)
-        self.transcript: deque[str] = deque(maxlen=60)
+        self.transcript: deque[str] = deque(maxlen=40)
         self.history: list[tuple[Call, RequestId]] = []   # and the request as the log has it
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -121,7 +121,10 @@ class Simulation:
                        for name in names}
         for robot in self.robots.values():
             self.oracle.consensus.disks[robot.disk.me] = robot.disk
-        self.clients = [LockClient(self, f'client{i}') for i in range(random.randint(1, 6))]
+        self.clients: list[LockClient] = [LockClient(self, f'client{i}') for i in range(random.randint(1, 6))]
+        if random.random() < 0.4:
+            self.clients.append(Watcher(self, 'watcher'))
+        self.homes = {client.name: random.choice(names) for client in self.clients}
         self._faults = True
         for robot in self.robots.values():
             self.after(random.randrange(300 * MILLISECOND), lambda robot=robot: self.start(robot))
@@ -248,6 +251,7 @@ class Simulation:
                 robot.wake_at = 0
                 robot.member.advance(robot.clock(self.time))
                 self.oracle.consensus.check_quorum_heard(robot.member, self.time)
+                self.oracle.consensus.check_clock(robot.member, robot.clock(self.time))
                 self.flush(robot)
         self.after(at - self.time + self.random.randrange(MILLISECOND), wake)
 
@@ -336,12 +340,16 @@ class Simulation:
         if not up:
             self.after(100 * MILLISECOND, lambda: self.request(client, operation, request, then))
             return
-        robot = self.random.choice(up)
+        home = self.robots[self.homes[client]]
+        robot = home if home in up and self.random.random() < 0.7 else self.random.choice(up)
         member = robot.member
         assert member is not None
         patience = self.random.randrange(300 * MILLISECOND, 2 * SECOND) // self.haste
-        calls = [Call(client, Read(name), self.time) for name in LOCKS] if operation is None \
-            else [Call(client, operation, self.time, request)] if isinstance(operation, LOCK_OPERATIONS) else []
+        calls: list[Call] = []
+        if operation is None:
+            calls = [Call(client, Read(name), self.time) for name in LOCKS]
+        elif isinstance(operation, LOCK_OPERATIONS):
+            calls = [Call(client, operation, self.time, request)]
         asked = self.time
         answered = False
 
@@ -363,7 +371,8 @@ class Simulation:
         else:
             ticket = member.submit(operation, request, patience, robot.clock(self.time))
         robot.clients[ticket] = once
-        self.history += [(call, request or (member._requests._session, member._requests._sequence)) for call in calls]
+        own = member._requests._session, member._requests._sequence
+        self.history += [(call, request or own) for call in calls]
         wait = operation.wait if isinstance(operation, Acquire) else 0
         self.after(patience + wait + SECOND, lambda: once(Answer(Code.OUTCOME_UNKNOWN)))
         self.flush(robot)
@@ -567,6 +576,7 @@ def tell(seed: int, duration: int = SHORT) -> Simulation:
         with mock.patch.object(sessions, 'LIFETIME', simulation.lifetime):
             simulation.story(duration)
     except Exception as error:
+        what = f'{type(error).__name__}: {error}'
         story = '\n'.join(simulation.transcript)
-        raise Violation(f'seed {seed}: {type(error).__name__} {error}\n{story}') from error
+        raise Violation(f'seed {seed}: {what}\n{story}', what.splitlines()[0]) from error
     return simulation
