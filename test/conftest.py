@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of all tests."""
 from collections.abc import Iterator
+import os
 from pathlib import Path
+import signal
+import subprocess
+import sys
 
 from hypothesis import settings
 import pytest
@@ -18,6 +22,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker('long')]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test marked `own_process` in another pytest."""
+    if 'MUSTER_OWN_PROCESS' in os.environ or not pyfuncitem.get_closest_marker('own_process'):
+        return None
+    child = subprocess.Popen(
+        [sys.executable, '-m', 'pytest', '-s', '-rs', f'--basetemp={pyfuncitem.funcargs["tmp_path"]}/own',
+         pyfuncitem.nodeid], cwd=pyfuncitem.config.rootpath, env={**os.environ, 'MUSTER_OWN_PROCESS': '1'},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        output, _ = child.communicate()
+    except BaseException:            # the time is over: let it clean up
+        child.send_signal(signal.SIGINT)
+        child.communicate()
+        raise
+    print(output)
+    if child.returncode:
+        pytest.fail(output, pytrace=False)
+    skipped = [line for line in output.splitlines() if line.startswith('SKIPPED')]
+    if skipped:
+        pytest.skip(skipped[0].partition(': ')[2])
+    return True
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import gc
 import resource
 import sys
 
-from exploration import Explorer, explore, Model, State, Violation
+from exploration import explore, Explorer, Model, State, Violation
 from muster.cluster.raft.types import Role
 
 

@@ -20,6 +20,7 @@ from muster.cluster.state.commands import Acquire, Answer, Code, Release, Renew
 from muster.ros.qos import EVENTS
 from muster_interfaces.msg import ClusterEvent, ErrorCode
 from muster_interfaces.srv import AcquireLock, GetClusterStatus, OpenSession, ReleaseLock, RenewLock
+from network import Network, network
 from processes import Fleet, wait_until
 import pytest
 from robots import check_history, comparable, NAMES, Robots
@@ -55,7 +56,7 @@ class Contender(threading.Thread):
         super().__init__(name=name)
         self._robots, self._history, self._stop_asked = robots, history, stop
         self._random = Random(name)
-        self._session, self._sequence = '', 0      # none is open yet
+        self._session, self._sequence = '', 0
         self._began = time.monotonic_ns()
         self.error: Exception | None = None
 
@@ -93,28 +94,24 @@ class Contender(threading.Thread):
 
     def _ask(self, operation: Any, service: str, kind: type, **fields: Any) -> Answer:
         """Ask until there is an answer, with one request id."""
-        while not self._session:
-            if self._stop_asked.is_set():
-                return Answer(Code.OUTCOME_UNKNOWN)
-            response = self._call('open_session', OpenSession)
-            if response is not None and response.success:
-                self._session, self._sequence = response.session, 0
-            else:
-                self._stop_asked.wait(0.1)
+        if not self._session:
+            opened = self._call('open_session', OpenSession)
+            if opened is None or not opened.success:
+                return Answer(Code.NO_QUORUM)
+            self._session, self._sequence = opened.session, 0
         self._sequence += 1
         request = self._session, self._sequence
         for _ in range(TRIES):
             call = Call(self.name, operation, time.monotonic_ns(), request)
             response = self._call(service, kind, request_id=f'{request[0]}:{request[1]}', **fields)
-            if response is None or response.error_code in (ErrorCode.INTERNAL, ErrorCode.STORAGE):
-                self._history.calls.append(call)
+            if response is not None and response.error_code in (ErrorCode.INACTIVE, ErrorCode.STORAGE):
+                continue     # it has just been started, or takes nothing: nothing was done
+            self._history.calls.append(call)
+            if response is None:
                 continue
-            if response.error_code == ErrorCode.INACTIVE:
-                continue     # it has just been started: nothing was done
             answer = Answer(Code(response.error_code), response.message,
                             getattr(response, 'fencing_token', 0))
             call.returns(answer, time.monotonic_ns())
-            self._history.calls.append(call)
             if answer.code == Code.SESSION_EXPIRED:
                 self._session = ''
             if answer.code not in (Code.OUTCOME_UNKNOWN, Code.NO_QUORUM, Code.BUSY):
@@ -147,9 +144,9 @@ def _duration(nanoseconds: int) -> Duration:
 class Chaos:
     """What befalls the robots."""
 
-    def __init__(self, robots: Robots, seed: int) -> None:
-        """Do nothing yet."""
-        self._robots, self._random = robots, Random(seed)
+    def __init__(self, robots: Robots, seed: int, wires: Network | None) -> None:
+        """Do nothing yet; with `wires` robots can also be unplugged."""
+        self._robots, self._random, self._wires = robots, Random(seed), wires
         self.done: list[str] = []
 
     def strike(self, stop: threading.Event) -> None:
@@ -159,26 +156,36 @@ class Chaos:
         victims = random.sample(NAMES, random.choice((1, 1, 1, 2, 3)))
         if leaders and random.random() < 0.5:
             victims = leaders[:1]
-        if random.random() < 0.6:
-            self.done.append(f'kill {victims}')
-            robots.kill(*victims)
-            stop.wait(random.random() * 2)
-            robots.start(*victims)
-        else:
-            self.done.append(f'stop {victims}')
-            self._signal(victims, signal.SIGSTOP)
-            try:
-                stop.wait(random.random() * 2)
-            finally:
-                self._signal(victims, signal.SIGCONT)
+        faults = [self._kill, self._kill, self._pause, *([self._unplug] if self._wires else [])]
+        fault = random.choice(faults)
+        self.done.append(f'{fault.__name__} {victims}')
+        fault(victims, stop)
         stop.wait(random.random() * 3)
+
+    def _kill(self, victims: list[str], stop: threading.Event) -> None:
+        self._robots.kill(*victims)
+        stop.wait(self._random.random() * 2)
+        self._robots.start(*victims)
+
+    def _pause(self, victims: list[str], stop: threading.Event) -> None:
+        self._signal(victims, signal.SIGSTOP)
+        try:
+            stop.wait(self._random.random() * 2)
+        finally:
+            self._signal(victims, signal.SIGCONT)
+
+    def _unplug(self, victims: list[str], stop: threading.Event) -> None:
+        assert self._wires is not None
+        self._wires.cut(*victims)
+        stop.wait(self._random.random() * 3)
+        self._wires.join(*victims)
 
     def _signal(self, names: list[str], number: signal.Signals) -> None:
         for name in names:
             self._robots.process(name).send(number)
 
 
-def random_faults(fleet: Fleet, seconds: float) -> None:
+def random_faults(fleet: Fleet, seconds: float, wires: Network | None = None) -> None:
     """Let clients and faults rage for a while, and then check all that was promised."""
     robots = Robots(fleet)
     heard = {name: fleet.probe.listen(ClusterEvent, f'/{name}/cluster/events', EVENTS) for name in NAMES}
@@ -186,9 +193,10 @@ def random_faults(fleet: Fleet, seconds: float) -> None:
     robots.leader()
     for name in NAMES:
         for kind, service in ((AcquireLock, 'acquire_lock'), (RenewLock, 'renew_lock'),
-                              (ReleaseLock, 'release_lock'), (GetClusterStatus, 'get_status')):
+                              (ReleaseLock, 'release_lock'), (GetClusterStatus, 'get_status'),
+                              (OpenSession, 'open_session')):
             fleet.probe.client(kind, f'/{name}/cluster/{service}')
-    history, stop, chaos = History(), threading.Event(), Chaos(robots, int(seconds))
+    history, stop, chaos = History(), threading.Event(), Chaos(robots, int(seconds), wires)
     clients = [Contender(robots, history, f'client{i}', stop) for i in range(CLIENTS)]
     for client in clients:
         client.start()
@@ -250,6 +258,13 @@ def check_members(robots: Robots, heard: dict[str, list[ClusterEvent]], history:
 @pytest.mark.timeout(180)
 def test_twenty_seconds_of_random_faults(fleet: Fleet) -> None:
     random_faults(fleet, 20)
+
+
+@pytest.mark.own_process
+@pytest.mark.timeout(180)
+def test_twenty_seconds_of_random_faults_and_partitions(fleet: Fleet) -> None:
+    with network(fleet, NAMES) as wires:
+        random_faults(fleet, 20, wires)
 
 
 @pytest.mark.long

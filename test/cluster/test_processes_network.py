@@ -11,7 +11,7 @@ from processes import Fleet, wait_until
 import pytest
 from robots import check_history, comparable, NAMES, Robots
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.own_process, pytest.mark.timeout(180)]
 
 
 def agree(robots: Robots) -> None:
