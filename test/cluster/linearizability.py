@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from muster.cluster.state.commands import Acquire, Answer, Code, Operation, Release, Renew, Withdraw
@@ -38,8 +38,7 @@ class Undecided(AssertionError):
     """The search was given up."""
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """Look, linearizably, who holds a lock: the answer has its token, 0 where nobody does."""
 
     name: str
@@ -65,8 +64,8 @@ class Call:
 
     def __str__(self) -> str:
         """Return one line of a counter-example."""
-        values = ', '.join(f'{field.name}={getattr(self.operation, field.name)}'
-                           for field in fields(self.operation) if field.name not in ('name', 'owner'))
+        values = ', '.join(f'{name}={value}' for name, value in self.operation._asdict().items()
+                           if name not in ('name', 'owner'))
         request = f' {self.request[0]}:{self.request[1]}' if self.request else ''
         until = 'never   ' if self.returned == FOREVER else f'{self.returned / 1e9:.6f}'
         answer = 'unknown' if self.answer is None else \

@@ -3,7 +3,6 @@
 """Commands of the replicated state: what is written into the log and read from it."""
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, get_args
 
 from hypothesis import example, given, settings, strategies as st
@@ -108,7 +107,6 @@ def test_a_damaged_command_is_invalid_or_another_valid_one(
         found = decode(data)
     except Invalid:
         return
-    found.operation.check_bounds()
     assert decode(found.encode()) == found
 
 
@@ -136,22 +134,22 @@ def test_what_can_be_decoded_can_be_applied(command: Command, place: int, value:
     (Acquire('x', 'a', SECOND, -1), 'wait_timeout'),
     (Acquire('x', 'a', SECOND, 0, 3601 * SECOND), 'lock_delay'),
     (Renew('x', 0, 0), 'fencing_token'), (Renew('x', 1, 1), 'lease'), (Release('x', 2**64), 'fencing_token'),
-    (replace(REGISTER, metadata='[]'), 'metadata must be a JSON object'),
-    (replace(REGISTER, metadata='{'), 'metadata is not JSON'), (replace(REGISTER, ttl=1), 'time_to_live'),
-    (replace(REGISTER, capabilities=('a', 'a')), 'capabilities has a name twice'),
-    (replace(REGISTER, robot=''), 'robot is empty'), (Unregister('r', ''), 'name is empty'),
+    (REGISTER._replace(metadata='[]'), 'metadata must be a JSON object'),
+    (REGISTER._replace(metadata='{'), 'metadata is not JSON'), (REGISTER._replace(ttl=1), 'time_to_live'),
+    (REGISTER._replace(capabilities=('a', 'a')), 'capabilities has a name twice'),
+    (REGISTER._replace(robot=''), 'robot is empty'), (Unregister('r', ''), 'name is empty'),
     (SetCapabilities('r', tuple(map(str, range(65))), (), 0), 'add has 65 names'),
-    (SetCapabilities('r', (), (), 65), 'capacity'), (replace(SUBMIT, type='a/b'), "type 'a/b'"),
-    (replace(SUBMIT, type='1a'), 'a letter first'), (replace(SUBMIT, payload='nan?'), 'payload is not JSON'),
-    (replace(SUBMIT, payload='[' * 8000), 'payload is not JSON'),
-    (replace(SUBMIT, payload='"' + 'x' * 8192 + '"'), 'payload has 8194 bytes'),
-    (replace(SUBMIT, priority=256), 'priority'), (replace(SUBMIT, max_attempts=0), 'max_attempts'),
-    (replace(SUBMIT, lease=SECOND // 2), 'lease'), (replace(SUBMIT, grace=-1), 'cancel_grace'),
-    (replace(SUBMIT, deadline=-1), 'deadline'), (CancelTask(''), 'task_id is empty'),
+    (SetCapabilities('r', (), (), 65), 'capacity'), (SUBMIT._replace(type='a/b'), "type 'a/b'"),
+    (SUBMIT._replace(type='1a'), 'a letter first'), (SUBMIT._replace(payload='nan?'), 'payload is not JSON'),
+    (SUBMIT._replace(payload='[' * 8000), 'payload is not JSON'),
+    (SUBMIT._replace(payload='"' + 'x' * 8192 + '"'), 'payload has 8194 bytes'),
+    (SUBMIT._replace(priority=256), 'priority'), (SUBMIT._replace(max_attempts=0), 'max_attempts'),
+    (SUBMIT._replace(lease=SECOND // 2), 'lease'), (SUBMIT._replace(grace=-1), 'cancel_grace'),
+    (SUBMIT._replace(deadline=-1), 'deadline'), (CancelTask(''), 'task_id is empty'),
     (ReportTasks(()), 'reports must be'), (ReportTasks((('a-1', 1, float('nan'), ''),)), 'progress'),
     (ReportTasks((('a-1', 1, 1.5, ''),)), 'progress'), (ReportTasks((('a-1', 1, 0.5, 'x' * 256),)), 'note'),
-    (replace(FINISH, outcome=5), 'outcome'), (replace(FINISH, result='{'), 'result is not JSON'),
-    (replace(FINISH, message='x' * 1025), 'message has'), (SetHealth('r', 1, 4), 'health'),
+    (FINISH._replace(outcome=5), 'outcome'), (FINISH._replace(result='{'), 'result is not JSON'),
+    (FINISH._replace(message='x' * 1025), 'message has'), (SetHealth('r', 1, 4), 'health'),
     (SetHealth('r', -1, 1), 'incarnation')])
 def test_what_is_wrong_is_named(operation: Operation, field: str) -> None:
     with pytest.raises(Invalid) as error:

@@ -9,13 +9,12 @@ Durations are nanoseconds of cluster time.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from enum import IntEnum
 import json
-from operator import attrgetter
 import re
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -84,8 +83,7 @@ class Outcome(IntEnum):
     REJECTED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer to a request; times are nanoseconds."""
 
     code: Code
@@ -100,26 +98,10 @@ class Invalid(ValueError):
     """A request that is malformed; the message names the field and what it may be."""
 
 
-class _Operation:
-    """What all operations have; they are immutable values."""
-
-    __slots__ = ()
-
-    def check(self) -> None:
-        """Raise Invalid where a client asked for something that cannot be."""
-        self.check_bounds()
-
-    def check_bounds(self) -> None:
-        """
-        Raise Invalid where a field is of the wrong type or out of its range.
-
-        Decoding does so too: every member must judge a committed command alike, so this depends
-        on nothing but the fields.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Acquire(_Operation):
+# Operations are immutable values. `check` raises Invalid where a client asked for something that
+# cannot be. Decoding does so too: every member must judge a committed command alike, so it depends on
+# nothing but the fields; where `check` looks into JSON, decoding leaves it at `check_bounds`.
+class Acquire(NamedTuple):
     """
     Take a lock.
 
@@ -133,7 +115,7 @@ class Acquire(_Operation):
     wait: int
     delay: int = 0
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_text('owner', self.owner, MAX_NAME)
@@ -142,65 +124,65 @@ class Acquire(_Operation):
         check_range('lock_delay', self.delay, 0, MAX_DELAY)
 
 
-@dataclass(frozen=True, slots=True)
-class Renew(_Operation):
+class Renew(NamedTuple):
     """Start the lease of a held lock anew; lease 0 keeps its length."""
 
     name: str
     token: int
     lease: int
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_token(self.token)
         check_range('lease', self.lease, MIN_LEASE if self.lease else 0, MAX_LEASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Release(_Operation):
+class Release(NamedTuple):
     """Give a lock back."""
 
     name: str
     token: int
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_token(self.token)
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw(_Operation):
+class Withdraw(NamedTuple):
     """Release what an acquire holds, or end its wait."""
 
     name: str
     session: str
     sequence: int
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_text('session', self.session, MAX_SESSION)
         check_count('sequence', self.sequence, 0, 2**63 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon(_Operation):
+class Abandon(NamedTuple):
     """End the waits that earlier runs of the member served: nobody hears their answers."""
 
+    def check(self) -> None:
+        """Return: nothing of it can be wrong."""
 
-@dataclass(frozen=True, slots=True)
-class OpenSession(_Operation):
+
+class OpenSession(NamedTuple):
     """
     Open a session for requests that happen once; the answer's token, in digits, is its name.
 
     A request may be repeated at will, this one too: it then opens another session.
     """
 
+    def check(self) -> None:
+        """Return: nothing of it can be wrong."""
 
-@dataclass(frozen=True, slots=True)
-class Register(_Operation):
+
+class Register(NamedTuple):
     """Enter a service into the registry, or replace it; ttl 0 = it stays until its robot dies."""
 
     robot: str
@@ -225,21 +207,19 @@ class Register(_Operation):
         check_range('time_to_live', self.ttl, MIN_TTL if self.ttl else 0, MAX_TTL)
 
 
-@dataclass(frozen=True, slots=True)
-class Unregister(_Operation):
+class Unregister(NamedTuple):
     """Take a service out of the registry."""
 
     robot: str
     name: str
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('robot', self.robot)
         check_name('name', self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class SetCapabilities(_Operation):
+class SetCapabilities(NamedTuple):
     """Say what a robot can do, and how many attempts at tasks at once; capacity 0 leaves it as is."""
 
     robot: str
@@ -247,7 +227,7 @@ class SetCapabilities(_Operation):
     remove: tuple[str, ...]
     capacity: int
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('robot', self.robot)
         check_names('add', self.add, MAX_CAPABILITIES)
@@ -255,8 +235,7 @@ class SetCapabilities(_Operation):
         check_count('capacity', self.capacity, 0, MAX_CAPACITY)
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitTask(_Operation):
+class SubmitTask(NamedTuple):
     """Give the fleet a task; a robot needs `required` and the capability `task:<type>`."""
 
     type: str
@@ -285,24 +264,22 @@ class SubmitTask(_Operation):
         check_range('cancel_grace', self.grace, 0, MAX_GRACE)
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTask(_Operation):
+class CancelTask(NamedTuple):
     """End a task that waits; ask the robot that executes it to stop."""
 
     task_id: str
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('task_id', self.task_id)
 
 
-@dataclass(frozen=True, slots=True)
-class ReportTasks(_Operation):
+class ReportTasks(NamedTuple):
     """Renew the leases of the attempts that a robot executes; each (task_id, token, progress, note)."""
 
     reports: tuple[tuple[str, int, float, str], ...]
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         if not isinstance(self.reports, tuple) or not 1 <= len(self.reports) <= MAX_REPORTS:
             raise Invalid(f'reports must be 1 to {MAX_REPORTS} of (task_id, token, progress, note)')
@@ -318,8 +295,7 @@ class ReportTasks(_Operation):
             check_text('note', note, MAX_NAME)
 
 
-@dataclass(frozen=True, slots=True)
-class FinishTask(_Operation):
+class FinishTask(NamedTuple):
     """Say how an attempt ended; outcome is one of Outcome."""
 
     task_id: str
@@ -343,15 +319,14 @@ class FinishTask(_Operation):
         check_text('message', self.message, MAX_TEXT)
 
 
-@dataclass(frozen=True, slots=True)
-class SetHealth(_Operation):
+class SetHealth(NamedTuple):
     """Agree on how a member is; health is one of Health. The leader proposes it."""
 
     member: str
     incarnation: int
     health: int
 
-    def check_bounds(self) -> None:
+    def check(self) -> None:
         """Raise Invalid where a field is out of its range."""
         check_name('member', self.member)
         check_count('incarnation', self.incarnation, 0, 2**64 - 1)
@@ -364,22 +339,11 @@ _NUMBERS: dict[type[Operation], int] = {
     Acquire: 1, Renew: 2, Release: 3, Withdraw: 4, Abandon: 6, OpenSession: 7, Register: 8,
     Unregister: 9, SetCapabilities: 10, SubmitTask: 11, CancelTask: 12, ReportTasks: 13, FinishTask: 14,
     SetHealth: 15}
-_OPERATIONS = {number: kind for kind, number in _NUMBERS.items()}
+_OPERATIONS: dict[int, tuple[type[Operation], Callable[[Any], None]]] = {
+    number: (kind, getattr(kind, 'check_bounds', kind.check)) for kind, number in _NUMBERS.items()}
 
 
-def _reader(kind: type[Operation]) -> Any:
-    """Return what takes the fields of an operation as a tuple."""
-    names = [field.name for field in fields(kind)]
-    if len(names) > 1:
-        return attrgetter(*names)
-    return lambda operation: tuple(getattr(operation, name) for name in names)
-
-
-_FIELDS = {kind: _reader(kind) for kind in _NUMBERS}
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """An operation, the request that makes it happen once, and who serves its client."""
 
     operation: Operation
@@ -389,9 +353,9 @@ class Command:
 
     def encode(self) -> bytes:
         """Return the bytes that go into the log."""
-        kind = type(self.operation)
-        return msgpack.packb((VERSION, _NUMBERS[kind], *self.request, self.member, self.run,
-                              *_FIELDS[kind](self.operation)))
+        operation = self.operation
+        return msgpack.packb((VERSION, _NUMBERS[type(operation)], *self.request, self.member, self.run,
+                              *operation))
 
 
 def decode(data: bytes) -> Command:
@@ -405,8 +369,9 @@ def decode(data: bytes) -> Command:
                 number not in _OPERATIONS:
             raise Invalid(f'command version {version!r:.20} operation {number!r:.20} is not known here: '
                           'update this member')
-        operation = _OPERATIONS[number](*values)
-        operation.check_bounds()
+        kind, check = _OPERATIONS[number]
+        operation = kind(*values)
+        check(operation)
     except Invalid:
         raise
     # What msgpack raises for malformed data is all of these; a wrong number of fields is TypeError.
@@ -437,6 +402,8 @@ def parse_request_id(text: str) -> RequestId | None:
 
 def check_name(field: str, value: Any) -> None:
     """Raise Invalid where a name is empty or too long."""
+    if type(value) is str and 0 < len(value) <= MAX_NAME and value.isascii():
+        return
     if value == '':
         raise Invalid(f'{field} is empty: give a name of 1 to {MAX_NAME} bytes')
     check_text(field, value, MAX_NAME)
