@@ -30,7 +30,7 @@ class Fleet:
         self.machine = StateMachine()
         self.sequence = 0
         self.sessions: set[str] = set()
-        self.answers: dict[tuple[str, int], Answer] = {}    # the last one to each request
+        self.answers: dict[tuple[str, int], Answer] = {}    # of the last entry that answered a request
         self.last = Applied()
         self.history: list[Event] = []
         if robots:
@@ -39,7 +39,7 @@ class Fleet:
     def feed(self, kind: Kind, data: bytes = b'', elapsed: int = 0, term: int = 1) -> Applied:
         """Apply an entry."""
         self.last = self.machine.apply(Entry(self.machine.applied + 1, term, elapsed, kind, data))
-        self.answers.update(self.last.answers)
+        self.answers.update(reversed(self.last.answers))    # of an entry's answers to one request the first
         self.history += self.last.events
         return self.last
 

@@ -46,6 +46,16 @@ def test_an_expired_waiter_is_never_granted() -> None:
         assert fleet.machine.locks.holder('dock') is None
 
 
+def test_a_wait_that_ends_as_its_request_comes_again_is_answered_as_over() -> None:
+    fleet = Fleet()
+    fleet.do(Acquire('dock', 'a', 9 * SECOND, 0))
+    wait = Acquire('dock', 'b', SECOND, 3 * SECOND)
+    assert fleet.do(wait, ('b', 1)).code == Code.QUEUED
+    answer = fleet.do(wait, ('b', 1), elapsed=3 * SECOND)
+    assert (answer.code, answer.holder) == (Code.HELD, 'a')
+    assert fleet.do(wait, ('b', 1)).code == Code.NOT_FOUND     # it came once more, later
+
+
 def test_withdraw_releases_a_hold_and_ends_a_wait() -> None:
     fleet = Fleet()
     fleet.do(Acquire('dock', 'a', SECOND, 0), ('a', 1))

@@ -53,7 +53,12 @@ _HEALTH_EVENTS = {Health.ALIVE: EventType.MEMBER_ALIVE, Health.SUSPECT: EventTyp
 
 
 class Applied(NamedTuple):
-    """What one entry did; `orphaned` would announce again what went with a dead robot."""
+    """
+    What one entry did; `orphaned` would announce again what went with a dead robot.
+
+    The answers are in the order in which they came about: where a wait ends and the same entry brings
+    its request again, the end of the wait is the answer, and the first.
+    """
 
     events: Sequence[Event] = ()
     answers: Sequence[tuple[RequestId, Answer]] = ()
@@ -77,7 +82,7 @@ class StateMachine:
         self._configuration = Configuration()
         # What the entry that is applied has done so far.
         self._told: list[Event] = []
-        self._waited: list[tuple[RequestId, Answer]] = []      # waits that have ended
+        self._answers: list[tuple[RequestId, Answer]] = []
         self._orphaned: list[Register | SetCapabilities] = []
         self._handlers: dict[type[Operation], Callable[[Any, Command], Answer]] = {
             Acquire: self._acquire, Renew: self._renew, Release: self._release, Withdraw: self._withdraw,
@@ -92,18 +97,17 @@ class StateMachine:
         assert entry.index == self.applied + 1, 'entries are applied in order, each once'
         self.applied, self.term = entry.index, entry.term
         self.time += entry.elapsed
-        self._told, self._waited, self._orphaned = [], [], []
+        self._told, self._answers, self._orphaned = [], [], []
         self._expire()
-        answers: list[tuple[RequestId, Answer]] = []
         if entry.kind == Kind.COMMAND:
-            answers += self._execute(entry.data)
+            self._execute(entry.data)
         elif entry.kind == Kind.NOOP:
             self._tell(EventType.LEADER_ELECTED, entry.data.decode())
         elif entry.kind == Kind.CONFIGURATION:
             self._reconfigure(Configuration.decode(entry.data))
         self.tasks.place(self.time, self.applied)
         self.events.extend(self._told)
-        return Applied(self._told, answers + self._waited, self._orphaned)
+        return Applied(self._told, self._answers, self._orphaned)
 
     def clock_interval(self) -> int | None:
         """
@@ -173,32 +177,35 @@ class StateMachine:
         self.tasks.expire(self.time, self.applied)
 
     # Commands ----------------------------------------------------------------------------------
-    def _execute(self, data: bytes) -> list[tuple[RequestId, Answer]]:
+    def _execute(self, data: bytes) -> None:
         """Execute a command once, and answer it."""
         try:
             command = decode(data)
         except Invalid:
-            return []  # of a newer version: nobody here waits for its answer
-        request, operation = command.request, command.operation
+            return  # of a newer version: nobody here waits for its answer
+        self._answers.append((command.request, self._answer(command)))
+
+    def _answer(self, command: Command) -> Answer:
+        operation, (session, sequence), _, _ = command
         try:
-            answer = self.sessions.find(*request, self.time)
+            answer = self.sessions.find(session, sequence, self.time)
         except SessionExpired as error:
             if not self._claims(command):
-                return [(request, Answer(Code.SESSION_EXPIRED, str(error)))]
-            return [(request, self._repeat(command, QUEUED))]
+                return Answer(Code.SESSION_EXPIRED, str(error))
+            return self._repeat(command, QUEUED)
         if answer is None and self._claims(command):
             answer = QUEUED
-            self.sessions.answered(*request, answer)
+            self.sessions.answered(session, sequence, answer)
         if answer is not None:
-            return [(request, self._repeat(command, answer))]
+            return self._repeat(command, answer)
         try:
             answer = self._handlers[type(operation)](operation, command)
         except Refused as error:
             answer = Answer(_CODES[type(error)], str(error))
         # What an acquire got is looked up when it is asked for again.
         served = isinstance(operation, Acquire) and answer.code == Code.OK
-        self.sessions.answered(*request, QUEUED if served else answer)
-        return [(request, answer)]
+        self.sessions.answered(session, sequence, QUEUED if served else answer)
+        return answer
 
     def _claims(self, command: Command) -> bool:
         """Return whether a request has a hold or wait, which may outlive its session: it is told of it."""
@@ -255,9 +262,9 @@ class StateMachine:
             self._tell_claim(change)
             claim = change.claim
             if change.type == EventType.LOCK_ACQUIRED:
-                self._waited.append((claim.request, self._granted(claim)))
+                self._answers.append((claim.request, self._granted(claim)))
             elif change.type == EventType.LOCK_WAIT_ENDED:
-                self._waited.append((claim.request, Answer(
+                self._answers.append((claim.request, Answer(
                     Code.HELD, f"the wait for lock '{claim.name}' is over", holder=self._holder(claim.name))))
 
     def _tell_claim(self, change: Change) -> None:
