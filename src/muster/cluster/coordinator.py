@@ -13,7 +13,8 @@ A robot of the fleet inside a Python program: a real member of a real cluster.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+import gc
 import sys
 import threading
 import time
@@ -33,6 +34,8 @@ from rclpy.signals import SignalHandlerOptions
 
 #: How often a coordinator that starts looks whether there is a leader, seconds.
 LOOK_PERIOD = 0.1
+#: How long a coordinator that stops waits until its locks are given back, seconds.
+RELEASE_TIMEOUT = 2.0
 ROLES = {ClusterStatus.FOLLOWER: 'follower', ClusterStatus.CANDIDATE: 'candidate',
          ClusterStatus.LEADER: 'leader', ClusterStatus.WAITING: 'waiting'}
 
@@ -123,8 +126,7 @@ class ClusterCoordinator:
         fleet, self._fleet = self._fleet, None
         if fleet is None:
             return
-        for lock in self._locks.values():
-            lock.release_async()
+        wait([lock.release_async() for lock in self._locks.values()], RELEASE_TIMEOUT)
         self._locks.clear()
         fleet.close()
         self._executor.shutdown(timeout_sec=0)
@@ -133,6 +135,9 @@ class ClusterCoordinator:
         self._node.destroy_node()
         self._calls.shutdown(wait=False, cancel_futures=True)
         rclpy.try_shutdown(context=self._context)
+        # rclpy's executor and node hold one another, and the node stays in the ROS graph until they go.
+        del self._node, self._executor, self._context
+        gc.collect()
 
     def __enter__(self) -> ClusterCoordinator:
         """Start."""
