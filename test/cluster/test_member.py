@@ -150,6 +150,23 @@ def test_a_leader_whose_disk_is_full_hands_over_and_says_so() -> None:
     assert answer is not None and answer.code == Code.OK and not fleet[leader].problems(fleet.now)
 
 
+def test_a_full_disk_does_not_hand_over_to_the_dead() -> None:
+    fleet, leader, followers = founded('abcde')
+    fleet.cut = {max(followers)}
+    fleet.run(0.3)
+    fleet[leader].disk_stalled('No space left on device', fleet.now)
+    fleet.run(1)
+    assert fleet.leaders() and leader not in fleet.leaders()
+
+
+def test_a_member_with_a_full_disk_says_why_it_cannot_read() -> None:
+    fleet, _, followers = founded()
+    member = fleet[followers[0]]
+    member.disk_stalled('No space left on device', fleet.now)
+    answer = asked(fleet, followers[0], member.read(PATIENCE, fleet.now), 0.1)
+    assert answer is not None and answer.code == Code.STORAGE and 'No space' in answer.message
+
+
 # Snapshots --------------------------------------------------------------------------------------
 def test_a_member_begins_from_its_snapshot_and_tells_nothing_twice() -> None:
     with policy(Policy(compact_after=8)):

@@ -223,11 +223,7 @@ class ClusterMember:
         NO_QUORUM (it never left this member) or OUTCOME_UNKNOWN. The operation is checked already.
         """
         if self.disk_problem:
-            ticket = self._requests.new_ticket()
-            self._requests.answers.append((ticket, Answer(
-                Code.STORAGE, f"the disk of '{self.me.id}' takes nothing ({self.disk_problem}): ask another "
-                'robot, or make room')))
-            return ticket
+            return self._refuse_for_disk()
         ticket, pending = self._requests.add(operation, request, patience, now)
         if pending is not None:
             self._unsent.append(pending)
@@ -240,10 +236,19 @@ class ClusterMember:
 
         The state then holds everything that was acknowledged to anybody before this call.
         """
+        if self.disk_problem and not self.leads:
+            return self._refuse_for_disk()  # it cannot store what it must have seen
         ticket, read = self._requests.add_read(patience, now)
         if read is not None:
             self._unsent_reads.append(read)
             self._now = now
+        return ticket
+
+    def _refuse_for_disk(self) -> int:
+        ticket = self._requests.new_ticket()
+        self._requests.answers.append((ticket, Answer(
+            Code.STORAGE, f"the disk of '{self.me.id}' takes nothing ({self.disk_problem}): ask another robot, "
+            'or make room')))
         return ticket
 
     def remove(self, member_id: str, patience: int, now: int) -> int:

@@ -247,7 +247,10 @@ class Raft:
         others = [m for m in self.configuration.voters if m != self.me and to in (None, m)]
         if self.role != Role.LEADER or not others:
             return
-        self._transfer_to = max(others, key=lambda m: (self.progress[m].match, m))
+        # One that has just died has most of the log, too: only who was heard lately can take over.
+        recent = max(self.progress[m].heard for m in others) - self.timing.election_min
+        self._transfer_to = max(others, key=lambda m: (
+            self.progress[m].heard >= recent, self.progress[m].match, m))
         self._finish_transfer()
 
     def persisted(self, entry: Entry, now: int) -> None:
