@@ -247,8 +247,8 @@ class ClusterMember:
     def _refuse_for_disk(self) -> int:
         ticket = self._requests.new_ticket()
         self._requests.answers.append((ticket, Answer(
-            Code.STORAGE, f"the disk of '{self.me.id}' takes nothing ({self.disk_problem}): ask another robot, "
-            'or make room')))
+            Code.STORAGE, f"the disk of '{self.me.id}' takes nothing ({self.disk_problem}): ask another "
+            'robot, or make room')))
         return ticket
 
     def remove(self, member_id: str, patience: int, now: int) -> int:
