@@ -27,6 +27,7 @@ from muster.cluster.requests import Requests
 from muster.cluster.state.locks import LockTable
 from muster.cluster.state.machine import StateMachine
 from muster.cluster.state.sessions import Sessions
+from muster.cluster.state.tasks import Task, TaskTable
 from oracle import Violation
 from simulation import tell
 
@@ -194,6 +195,19 @@ BUGS = (
     Bug('unknown outcome denied', 'what was sent and not confirmed is said to have done nothing', (
         (Requests.expire, '_UNKNOWN if pending.proposed else _NO_QUORUM', '_NO_QUORUM'),
     )),
+    Bug('attempt not fenced', 'whoever once executed a task may end it', (
+        (TaskTable.finish, 'task.token != operation.token or ', ''),
+    ), 150),
+    Bug('attempt without lease', 'a task is given to another robot when the lease ends, without grace', (
+        (Task.due, 'self.lease_end + self.grace if self.lapsed else self.lease_end', 'self.lease_end'),
+    ), 100),
+    Bug('attempt token reused', 'every attempt at a task has the token of the first', (
+        (TaskTable.place, 'RUNNING, robot.id, index', 'RUNNING, robot.id, task.token or index'),
+    ), 100),
+    Bug('task ended twice', 'what is told again about the end of a task ends it again', (
+        (TaskTable.finish, 'if task.ended:\n            return   # told twice',
+         'if task.ended:\n            self._finish(task, TaskState.SUCCEEDED, operation.message, now)'),
+    ), 150),
     Bug('snapshot without sessions', 'a member that installs a snapshot forgets what was executed', (
         (Sessions.load, 'in dumped:', 'in ():'),
     )),

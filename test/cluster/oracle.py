@@ -29,7 +29,17 @@ from muster.cluster.raft.types import (
     Vote,
     VoteRequest,
 )
-from muster.cluster.state.commands import Acquire, Command, decode, Operation, Release, Renew
+from muster.cluster.state.commands import (
+    Acquire,
+    Command,
+    decode,
+    FinishTask,
+    Operation,
+    Release,
+    Renew,
+    ReportTasks,
+    SubmitTask,
+)
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.state.locks import RequestId
 from muster.cluster.state.machine import StateMachine
@@ -217,6 +227,17 @@ def _promised(state: HardState, term: int, vote: Member) -> bool:
 
 
 @dataclass
+class _Task:
+    lease: int
+    grace: int
+    attempts: int = 0
+    token: int = 0         # of the last attempt
+    ends: int = 0          # of its lease, cluster time; 0 while there is none
+    cancels: bool = False
+    finished: bool = False
+
+
+@dataclass
 class _Hold:
     token: int
     lease: int
@@ -239,6 +260,8 @@ class State:
         self._waits: dict[RequestId, int] = {}
         self._operations: dict[RequestId, Operation] = {}
         self._acted: set[RequestId] = set()
+        self._tasks: dict[str, _Task] = {}
+        self.acknowledged: set[str] = set()       # tasks of which a client was told
         self._least_ahead = 0.0
         self._last: tuple[Entry, int] | None = None
         #: When each request did something for the last time, in time of the simulation.
@@ -253,8 +276,13 @@ class State:
         for request, _ in applied.answers:
             self.settled[request] = time
         self._check_clock(entry, appended)
+        if command is not None and isinstance(command.operation, ReportTasks) and \
+                command.request not in self._acted:
+            self._acted.add(command.request)   # a copy of it does nothing
+            self._renew_attempts(command.operation, self.machine.time)
         for event in applied.events:
             self._check_lock(event, command)
+            self._check_task(event, command)
         if applied.events and command is not None:
             self._check_once(command, applied.events)
         for name in {e.subject for e in applied.events if e.type in LOCK_EVENTS}:
@@ -262,6 +290,9 @@ class State:
         for name, hold in self._holds.items():
             if hold.ends < self.machine.time:
                 raise Violation(f"lock '{name}' is held {self.machine.time - hold.ends} ns after its lease")
+        for id, task in self._tasks.items():
+            if task.ends and task.ends + task.grace < self.machine.time:
+                raise Violation(f'attempt {task.token} at {id} outlives its lease')
         whole = entry.index % WHOLE == 0
         self._digests.append((part(self.machine), self.machine.digest() if whole else None))
         return applied.events
@@ -331,12 +362,51 @@ class State:
         self._holds[name] = _Hold(event.token, operation.lease, 0 if ended else operation.delay,
                                   now if ended else now + operation.lease)
 
+    def _renew_attempts(self, operation: ReportTasks, now: int) -> None:
+        for id, token, _, _ in operation.reports:
+            task = self._tasks.get(id)
+            if task is not None and task.token == token and now < task.ends and not task.cancels:
+                task.ends = now + task.lease
+
+    def _check_task(self, event: Event, command: Command | None) -> None:
+        """Check that attempts follow one another, are fenced by growing tokens, and end once."""
+        id, now, kind = event.subject, event.cluster_time, event.type
+        operation = command.operation if command is not None else None
+        if kind == EventType.TASK_SUBMITTED:
+            assert isinstance(operation, SubmitTask)
+            self._tasks[id] = _Task(operation.lease, operation.grace)
+        task = self._tasks.get(id)
+        if task is None:
+            return
+        if kind == EventType.TASK_CANCEL_REQUESTED:
+            task.cancels = True
+        elif kind == EventType.TASK_ASSIGNED:
+            if task.finished or task.ends or event.token <= task.token:
+                raise Violation(f'{event}, but before: {task}')
+            task.attempts, task.token, task.ends = task.attempts + 1, event.token, now + task.lease
+        elif kind in (EventType.TASK_RETURNED, EventType.TASK_FINISHED):
+            told = isinstance(operation, FinishTask) and operation.task_id == id and \
+                operation.token == task.token
+            if task.finished or (task.ends and not told and now < task.ends + task.grace):
+                raise Violation(f'{event}, but before: {task}')
+            if isinstance(operation, FinishTask) and operation.task_id == id and not told and task.ends and \
+                    now < task.ends + task.grace:
+                raise Violation(f'{event} by token {operation.token}, but before: {task}')
+            task.ends, task.finished = 0, kind == EventType.TASK_FINISHED
+
+    def check_tasks_kept(self) -> None:
+        """Check that no task is lost of which a client was told."""
+        for id in self.acknowledged:
+            if self.machine.tasks.get(id) is None:
+                raise Violation(f'task {id} was acknowledged and is lost')
+
     def _check_once(self, command: Command, events: Iterable[Event]) -> None:
         """Check that no request does anything for the second time."""
         operation, types = command.operation, {e.type for e in events}
         acted = (isinstance(operation, Renew) and EventType.LOCK_RENEWED in types) or \
             (isinstance(operation, Release) and EventType.LOCK_RELEASED in types) or \
-            (isinstance(operation, Acquire) and EventType.LOCK_QUEUED in types)
+            (isinstance(operation, Acquire) and EventType.LOCK_QUEUED in types) or \
+            (isinstance(operation, SubmitTask) and EventType.TASK_SUBMITTED in types)
         if acted and command.request in self._acted:
             raise Violation(f'{command} was executed twice')
         if acted:

@@ -31,6 +31,7 @@ from muster.cluster.state.commands import Acquire, Answer, Code, Invalid, Operat
 from muster.cluster.state.events import EventType
 from muster.cluster.state.locks import RequestId
 from oracle import configurations, MAX_DRIFT, MILLISECOND, Oracle, SECOND, Violation
+from taskers import TaskClient, Worker
 
 TIMING = PROFILES['lan']
 #: The inboxes of the transport keep so many messages (QoS depth).
@@ -125,6 +126,14 @@ class Simulation:
         if random.random() < 0.4:
             self.clients.append(Watcher(self, 'watcher'))
         self.homes = {client.name: random.choice(names) for client in self.clients}
+        if random.random() < 0.4:
+            giver = TaskClient(self, 'giver')
+            self.clients.append(giver)
+            self.homes[giver.name] = random.choice(names)
+            for robot in self.robots.values():
+                worker = Worker(self, robot)
+                self.homes[worker.name] = robot.name
+                self.after(random.randrange(SECOND), worker.look)
         self._faults = True
         for robot in self.robots.values():
             self.after(random.randrange(300 * MILLISECOND), lambda robot=robot: self.start(robot))
@@ -337,6 +346,8 @@ class Simulation:
         `then` gets its answer, or OUTCOME_UNKNOWN, once.
         """
         up = [r for r in self.robots.values() if r.member is not None and not r.paused]
+        if client.startswith('worker'):
+            up = [r for r in up if r.name == self.homes[client]]   # it executes what its own robot is given
         if not up:
             self.after(100 * MILLISECOND, lambda: self.request(client, operation, request, then))
             return
@@ -551,6 +562,7 @@ class Simulation:
         settled = self.oracle.state.settled
         for call, request in self.history:
             call.latest = settled.get(request, 0)
+        self.oracle.state.check_tasks_kept()
         linearizability.check([call for call, _ in self.history if call.answer or call.latest], MAX_DRIFT)
 
     def _missing(self, index: int, done: list[int]) -> str:

@@ -133,7 +133,7 @@ BAD = {
     'a refused call that did something': [
         call('a', acquire(), 0, 1, Code.NO_QUORUM), call('b', READ, 2, 3, 5)],
     'a read of an older index': [
-        call('a', acquire(), 0, 1, 5, index=5), call('b', acquire(name='bay'), 2, 3, 4, index=4)],
+        call('a', acquire(), 0, 1, 5, index=5), call('b', Read('bay'), 2, 3, 0, index=4)],
     'a token below that of another lock': [
         call('a', acquire(), 0, 1, 5), call('b', acquire(name='bay'), 2, 3, 4)],
 }
