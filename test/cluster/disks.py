@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import msgpack
+
+from muster.cluster import storage
 from muster.cluster.member import Effects, Record
 from muster.cluster.raft.types import BLANK, Entry, HardState, Member, Snapshot
 
@@ -67,7 +71,11 @@ class Disk:
 
     def crash(self, random: Random) -> str:
         """Lose what is on its way, but for any prefix of it; return what happened in words."""
-        some = [part for effects in self.queue for part in parts(effects.record)]
+        records = [effects.record for effects in self.queue]
+        if self.cluster_id and not self.full and all(record.snapshot is None for record in records):
+            self.queue.clear()
+            return self._tear(b''.join(map(storage._encode, records)), random)
+        some = [part for record in records for part in parts(record)]
         kept = 0 if self.full else random.randint(0, len(some))
         if not self.cluster_id and some:
             # The identity is written last: a cluster is joined with the whole first record or not at all.
@@ -75,6 +83,18 @@ class Disk:
         self._apply(some[:kept])
         self.queue.clear()
         return f'{kept} of {len(some)} unfinished writes are kept'
+
+    def _tear(self, data: bytes, random: Random) -> str:
+        """Cut what was being written at any byte, and read the log as the real one is read after a crash."""
+        kept = data[:random.randint(0, len(data))]
+        reader = storage.Storage.__new__(storage.Storage)
+        reader.me, reader.cluster_id, reader._continues = self.me, self.cluster_id, True
+        reader.hard_state, reader.snapshot, reader.entries = self.hard_state, self.snapshot, self.entries
+        where = Path('the last segment')
+        for kind, payload, _ in storage._records(where, kept):
+            reader._replay(where, kind, msgpack.unpackb(payload))
+        self.hard_state, self.entries = reader.hard_state, reader.entries
+        return f'{len(kept)} of {len(data)} unfinished bytes are kept'
 
     def _apply(self, some: list[Part]) -> None:
         for part in some:
