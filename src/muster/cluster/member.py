@@ -628,7 +628,8 @@ class ClusterMember:
         for request, answer in applied.answers:
             self._requests.applied(request, answer)
         self._orphaned += [operation for operation in applied.orphaned if operation.robot == self.me.id]
-        if self._orphaned and self.machine.members[self.me.id].health == Health.ALIVE:
+        known = self.machine.members.get(self.me.id) if self._orphaned else None
+        if known is not None and known.health == Health.ALIVE:   # not removed meanwhile
             for operation in self._orphaned:
                 self.submit(operation, None, ABANDON_PATIENCE, self._now)
             self._orphaned.clear()
