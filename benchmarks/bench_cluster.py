@@ -11,18 +11,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 import os
 import tempfile
 import time
 from typing import Any
 
-from core import entries_per_second
+from core import entries_per_second, tasks_in_process
 import etcd
 import fleet
 from footprint import footprint
-from harness import awake, busy, DISK, percentile, processor_share, Results
+from harness import awake, busy, DISK, percentile, processor_share, reason, Results
+from load import Load
+import hundred
 from lock_client import together
 from placement import placement_microseconds
+from ros_tasks import tasks_over_ros
 
 SAMPLES, WARM_UP = 500, 100
 IN_FLIGHT = ((1, 0.8), (8, 1.0), (32, 1.5))   # requests, and the target relative to the peer
@@ -40,109 +44,151 @@ class Plan:
     seconds: float = 5.0            # of each load
     idle_seconds: float = 20.0
     busy_seconds: float = 600.0     # in which elections are counted
+    task_seconds: float = 300.0
 
 
-QUICK = Plan(kills=5, stops=3, seconds=2.0, idle_seconds=5.0, busy_seconds=20.0)
+QUICK = Plan(kills=5, stops=3, seconds=2.0, idle_seconds=5.0, busy_seconds=20.0, task_seconds=15.0)
 
 
 def main() -> None:
-    """Measure all of it."""
-    plan = arguments()
+    """Measure all of it, or what was asked for."""
+    plan, chosen = arguments()
     results = Results('cluster')
-    peer: dict[str, Any] = {}
+    for name, part in PARTS.items():
+        if name in chosen:
+            with results.part(name):
+                part(results, plan)
+    results.finish(keep=set(chosen) == PARTS.keys())
+
+
+def arguments() -> tuple[Plan, list[str]]:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='everything, but short')
+    parser.add_argument('--only', nargs='+', choices=tuple(PARTS), default=list(PARTS), metavar='PART',
+                        help=f'some of {", ".join(PARTS)}; the results are shown and not kept')
+    parser.add_argument('--kills', type=int, help=f'kills of the leader (default: {Plan.kills})')
+    parser.add_argument('--busy-seconds', type=float, help='time in which elections are counted beside busy '
+                        f'loops (default: {Plan.busy_seconds:g})')
+    parser.add_argument('--task-seconds', type=float, help='time in which tasks are executed, of each kind '
+                        f'(default: {Plan.task_seconds:g})')
+    given = vars(parser.parse_args())
+    plan, chosen = QUICK if given.pop('quick') else Plan(), given.pop('only')
+    return replace(plan, **{name: value for name, value in given.items() if value is not None}), chosen
+
+
+def add_locks(results: Results, plan: Plan) -> None:
+    """Add locks and failover beside those of etcd, and the floor that they stand on."""
+    peer: dict[Any, Any] = {}
     if etcd.installed():
-        with etcd.etcd_cluster() as cluster:
-            peer = measure(cluster, etcd.MEMBERS, plan, etcd.select_nothing)
+        try:
+            with etcd.etcd_cluster() as cluster:
+                peer = measure(cluster, etcd.MEMBERS, plan, etcd.select_nothing)
+        except Exception as error:  # Muster's own figures are measured still
+            results.say(f'  etcd: no peer in this run: {reason(error)}')
     else:
         results.say('  etcd: not installed, no peer in this run (Debian: apt install etcd-server)')
+    floor: dict[Any, Any] = {}
     with fleet.muster_cluster() as cluster:
         member = fleet.MEMBERS[0]
         with awake():  # before any kill: DDS goes on calling for the dead for a while
-            floor = {'ROS service round trip without consensus': cluster.round_trips(member, SAMPLES),
-                     'DDS round trip of 64 bytes': cluster.echoes(SAMPLES),
-                     f'fdatasync of {SYNC_BYTES} appended bytes': syncs()}
+            for what, sampled in (
+                    ('ROS service round trip without consensus',
+                     lambda: cluster.round_trips(member, SAMPLES)),
+                    ('DDS round trip of 64 bytes', lambda: cluster.echoes(SAMPLES)),
+                    (f'fdatasync of {SYNC_BYTES} appended bytes', syncs)):
+                attempt(floor, what, sampled)
         own = measure(cluster, fleet.MEMBERS, plan, cluster.client.spin)
     report(results, own, peer, plan)
     for what, samples in floor.items():
         for percent in (50, 99):
-            results.add(f'floor: {what}, p{percent}', _ms(percentile(samples, percent)), 'ms')
-    add_idle_on_wifi(results, plan)
-    add_elections(results, plan)
-    with awake():
-        results.add('core and storage in one process, 256 in flight',
-                    entries_per_second(CORE_IN_FLIGHT, plan.seconds), 'entries/s', at_least=8000)
-        add_state(results)
-    results.finish()
+            failed = isinstance(samples, Exception)
+            results.add(f'floor: {what}, p{percent}', None if failed else _ms(percentile(samples, percent)),
+                        'ms', remark=reason(samples) if failed else '')
 
 
-def arguments() -> Plan:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--quick', action='store_true', help='everything, but short: two minutes')
-    parser.add_argument('--kills', type=int, help=f'kills of the leader (default: {Plan.kills})')
-    parser.add_argument('--busy-seconds', type=float, help='time in which elections are counted beside busy '
-                        f'loops (default: {Plan.busy_seconds:g})')
-    given = vars(parser.parse_args())
-    plan = QUICK if given.pop('quick') else Plan()
-    return replace(plan, **{name: value for name, value in given.items() if value is not None})
+def attempt(found: dict[Any, Any], what: Any, work: Callable[[], Any]) -> None:
+    """Note what some work returns, or what it raises instead."""
+    try:
+        found[what] = work()
+    except Exception as error:  # the other figures are measured still
+        found[what] = error
 
 
 def measure(cluster: Any, members: tuple[str, ...], plan: Plan,
             pause: Callable[[float], None]) -> dict[Any, Any]:
-    """Put the same load on Muster or a peer and return what came out, by name."""
+    """Put the same load on Muster or a peer and return what came out, or what went wrong, by name."""
     found: dict[Any, Any] = {}
     leader = cluster.settle()
     follower = next(member for member in members if member != leader)
+
+    def samples(member: str) -> Load:
+        cluster.load(member, 1, count=WARM_UP)
+        load: Load = cluster.load(member, 1, count=SAMPLES)
+        return load
+
     with awake():
         for role, member in (('leader', leader), ('follower', follower)):
-            cluster.load(member, 1, count=WARM_UP)
-            found[role] = cluster.load(member, 1, count=SAMPLES)
-        for in_flight, _ in IN_FLIGHT:
-            found[in_flight] = cluster.load(leader, in_flight, seconds=plan.seconds).pairs_per_second
-        found['clients'] = together(CLIENTS, cluster.client_of(leader), cluster.environment, plan.seconds)
-    found['idle'] = processor_share([cluster.pid(m) for m in (leader, follower)], plan.idle_seconds, pause)
+            attempt(found, role, partial(samples, member))
+        for n, _ in IN_FLIGHT:
+            attempt(found, n, lambda n=n: cluster.load(leader, n, seconds=plan.seconds).pairs_per_second)
+        attempt(found, 'clients', lambda: together(CLIENTS, cluster.client_of(leader), cluster.environment,
+                                                   plan.seconds))
+    attempt(found, 'idle', lambda: processor_share([cluster.pid(m) for m in (leader, follower)],
+                                                   plan.idle_seconds, pause))
     for what, end, times in (('stops', cluster.stop, plan.stops), ('kills', cluster.kill, plan.kills)):
-        found[what] = []
-        for number in range(times):
-            leader = cluster.settle()
-            survivor = next(member for member in members if member != leader)
-            found[what].append(1e3 * end(leader, survivor, number))
-            cluster.restart(leader)
+        attempt(found, what, partial(ends, cluster, members, end, times))
+    return found
+
+
+def ends(cluster: Any, members: tuple[str, ...], end: Callable[[str, str, int], float],
+         times: int) -> list[float]:
+    """End the leader again and again; return how many milliseconds nobody was given a lock."""
+    found = []
+    for number in range(times):
+        leader = cluster.settle()
+        survivor = next(member for member in members if member != leader)
+        found.append(1e3 * end(leader, survivor, number))
+        cluster.restart(leader)
     return found
 
 
 def report(results: Results, own: dict[Any, Any], peer: dict[Any, Any], plan: Plan) -> None:
     """Turn what was found into rows with their targets."""
-    def add(measure: str, unit: str, value: Callable[[Any], float | None], **targets: float) -> None:
-        results.add(measure, value(own), unit, peer='etcd' if peer else None,
-                    peer_value=value(peer) if peer else None, **targets)
+    def add(measure: str, unit: str, what: Any, value: Callable[[Any], float | None],
+            **targets: float) -> None:
+        def of(found: dict[Any, Any]) -> float | None:
+            return None if isinstance(found.get(what), Exception | None) else value(found[what])
+
+        failed = own[what]
+        results.add(measure, of(own), unit, peer='etcd' if peer else None, peer_value=of(peer),
+                    remark=reason(failed) if isinstance(failed, Exception) else '', **targets)
 
     for role in ('leader', 'follower'):
         for what in ('acquire', 'release'):
             for percent, targets in ((50, {'peer_at_most': 1.25}), (99, {'at_most': 8.0})):
-                add(f'lock {what}, {role}, p{percent}', 'ms',
-                    lambda found, r=role, w=what, p=percent: _ms(percentile(getattr(found[r], w), p)),
+                add(f'lock {what}, {role}, p{percent}', 'ms', role,
+                    lambda load, w=what, p=percent: _ms(percentile(getattr(load, w), p)),
                     **(targets if what == 'acquire' else {}))
     for in_flight, target in IN_FLIGHT:
-        add(f'lock+unlock, {in_flight} in flight', 'pairs/s', lambda found, n=in_flight: found[n],
-            peer_at_least=target)
-    add(f'lock+unlock, {CLIENTS} client processes', 'pairs/s', lambda found: found['clients'])
+        add(f'lock+unlock, {in_flight} in flight', 'pairs/s', in_flight, float, peer_at_least=target)
+    add(f'lock+unlock, {CLIENTS} client processes', 'pairs/s', 'clients', float)
     if plan.kills:
-        add(f'failover, {plan.kills} kills, median', 'ms', lambda found: percentile(found['kills'], 50),
+        add(f'failover, {plan.kills} kills, median', 'ms', 'kills', lambda times: percentile(times, 50),
             at_most=250, peer_at_most=0.8)
-        add(f'failover, {plan.kills} kills, max', 'ms', lambda found: max(found['kills']), at_most=550)
+        add(f'failover, {plan.kills} kills, max', 'ms', 'kills', max, at_most=550)
     if plan.stops:
-        add(f'longest wait in a clean stop, {plan.stops} stops, median', 'ms',
-            lambda found: percentile(found['stops'], 50), at_most=60)
-        add(f'longest wait in a clean stop, {plan.stops} stops, max', 'ms', lambda found: max(found['stops']))
+        add(f'longest wait in a clean stop, {plan.stops} stops, median', 'ms', 'stops',
+            lambda times: percentile(times, 50), at_most=60)
+        add(f'longest wait in a clean stop, {plan.stops} stops, max', 'ms', 'stops', max)
     for number, role in enumerate(('leader', 'follower')):
-        add(f'idle processor, {role}, lan', '% of a core', lambda found, n=number: found['idle'][n],
+        add(f'idle processor, {role}, lan', '% of a core', 'idle', lambda shares, n=number: shares[n],
             at_most=3)
 
 
 def add_idle_on_wifi(results: Results, plan: Plan) -> None:
     """Add what voters cost that have nothing to do, with the profile for Wi-Fi."""
-    with fleet.muster_cluster('wifi') as cluster:
+    with fleet.muster_cluster(profile='wifi') as cluster:
         leader = cluster.settle()
         follower = next(member for member in fleet.MEMBERS if member != leader)
         shares = processor_share([cluster.pid(leader), cluster.pid(follower)], plan.idle_seconds,
@@ -162,7 +208,34 @@ def add_elections(results: Results, plan: Plan) -> None:
                     '', at_most=0)
 
 
-def add_state(results: Results) -> None:
+def add_core(results: Results, plan: Plan) -> None:
+    """Add what consensus and disk do without ROS."""
+    with awake():
+        results.add('core and storage in one process, 256 in flight',
+                    entries_per_second(CORE_IN_FLIGHT, plan.seconds), 'entries/s', at_least=8000)
+
+
+def add_tasks(results: Results, plan: Plan) -> None:
+    """Add tasks from their submission to their end: the core alone, and real workers over ROS."""
+    for how, run, least in (('in-process executor', tasks_in_process, 500),
+                            ('ExecuteTask', tasks_over_ros, 100)):
+        with results.part(f'tasks, {how}'), awake():
+            ended, seconds = run(plan.task_seconds)
+            part = min(60.0, seconds / 5)
+            for when, low in (('first', 0.0), ('last', seconds - part)):
+                rate = sum(low <= moment < low + part for moment in ended) / part
+                results.add(f'tasks, {how}, {when} {part:g} s of {seconds:g} s', rate, 'tasks/s',
+                            at_least=least)
+
+
+def add_hundred(results: Results, plan: Plan) -> None:
+    """Add what a hundred members cost their leader."""
+    idle, loaded = hundred.leaders_shares(plan.idle_seconds)
+    for what, share in (('idle', idle), (f'{hundred.PAIRS} lock pairs/s', loaded)):
+        results.add(f'leader of {hundred.MEMBERS} members, {what}', share, '% of a core', at_most=10)
+
+
+def add_state(results: Results, plan: Plan) -> None:
     """Add what the replicated state takes: time for each placement, bytes for each thing."""
     few, many = placement_microseconds().values()
     results.add('placement of a task, 100 tasks stored', few, 'µs', at_most=20)
@@ -186,6 +259,12 @@ def syncs() -> list[float]:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else 1e3 * seconds
+
+
+#: What is measured, by the name that `--only` knows.
+PARTS: dict[str, Callable[[Results, Plan], None]] = {
+    'locks': add_locks, 'wifi': add_idle_on_wifi, 'elections': add_elections, 'core': add_core,
+    'tasks': add_tasks, 'hundred': add_hundred, 'state': add_state}
 
 
 if __name__ == '__main__':

@@ -13,9 +13,18 @@ import time
 from typing import Any
 
 from harness import DISK
+from muster.cluster.execution import Assignment, Execution, Key
 from muster.cluster.member import ClusterMember, Effects
 from muster.cluster.raft.core import PROFILES
-from muster.cluster.state.commands import Acquire, Release
+from muster.cluster.state.commands import (
+    Acquire,
+    Answer,
+    MAX_CAPACITY,
+    Outcome,
+    Release,
+    SetCapabilities,
+    SubmitTask,
+)
 from muster.cluster.storage import Storage
 from muster.cluster.writer import Writer
 
@@ -23,6 +32,7 @@ NAMES = ('a', 'b', 'c')
 SECOND = 1_000_000_000
 LEASE = 60 * SECOND
 PATIENCE = 30 * SECOND
+TASKS_IN_FLIGHT = 64
 
 
 class _Robot:
@@ -46,6 +56,35 @@ class _Robot:
     def _stalled(error: OSError | None) -> None:
         if error is not None:
             raise error
+
+
+class _Executor:
+    """Executes the tasks of one robot by ending them at once, as the node's own executor would."""
+
+    def __init__(self, member: ClusterMember) -> None:
+        self._member, self._core, self._version = member, Execution(), -1
+        self._finishes: dict[int, Key] = {}
+        self._core.workers(frozenset(('nothing',)), _now())
+
+    def step(self) -> None:
+        tasks, me = self._member.machine.tasks, self._member.me.id
+        if tasks.version(me) != self._version:
+            self._version = tasks.version(me)
+            self._core.assigned([Assignment(t.id, t.token, t.type, t.payload, t.lease, 0, t.cancel_requested)
+                                 for t in tasks.assigned_to(me)], _now())
+        effects = self._core.take_effects()
+        for goal in effects.goals:
+            self._core.accepted(goal.key, _now())
+            self._core.ended(goal.key, Outcome.SUCCEEDED, '', '', _now())
+        for finish in effects.finishes + self._core.take_effects().finishes:
+            ticket = self._member.submit(finish, None, PATIENCE, _now())
+            self._finishes[ticket] = finish.task_id, finish.token
+
+    def answered(self, ticket: int, answer: Answer) -> None:
+        key = self._finishes.pop(ticket, None)
+        if key is not None:
+            self.step()  # what the applied state says comes first
+            self._core.finish_answered(key, answer, _now())
 
 
 class Core:
@@ -86,7 +125,41 @@ class Core:
                     take(lane)
         return done / elapsed
 
-    def _round(self) -> Iterator[tuple[int, object]]:
+    def tasks(self, in_flight: int, seconds: float) -> list[float]:
+        """Submit tasks at the leader, so many at a time, execute them; return when each ended."""
+        leader = next(robot for robot in self._robots.values() if robot.member.leads)
+        for name in NAMES:
+            leader.member.submit(SetCapabilities(name, ('task:nothing',), (), MAX_CAPACITY), None, PATIENCE,
+                                 _now())
+        executors = [_Executor(robot.member) for robot in self._robots.values()]
+        ends: list[float] = []
+        table, begun, submitted = leader.member.machine.tasks, time.perf_counter(), 0
+        open_tasks: set[str] = set()
+        tickets: set[int] = set()
+
+        def submit() -> None:
+            nonlocal submitted
+            submitted += 1
+            tickets.add(leader.member.submit(SubmitTask('nothing', '{}'), None, PATIENCE, _now()))
+
+        for _ in range(in_flight):
+            submit()
+        while (elapsed := time.perf_counter() - begun) < seconds:
+            for ticket, answer in self._round():
+                if ticket in tickets:
+                    tickets.remove(ticket)
+                    open_tasks.add(answer.task_id)
+                for executor in executors:
+                    executor.answered(ticket, answer)
+            for executor in executors:
+                executor.step()
+            for id in [id for id in open_tasks if (task := table.get(id)) is not None and task.ended]:
+                open_tasks.remove(id)
+                ends.append(elapsed)
+                submit()
+        return ends
+
+    def _round(self) -> Iterator[tuple[int, Answer]]:
         """Let every member take in what there is, and carry out what it decided; yield the answers."""
         time_now = _now()
         for robot in self._robots.values():
@@ -110,7 +183,7 @@ class Core:
         for robot in self._robots.values():
             yield from self._carry_out(robot)
 
-    def _carry_out(self, robot: _Robot) -> list[tuple[int, object]]:
+    def _carry_out(self, robot: _Robot) -> list[tuple[int, Answer]]:
         effects = robot.member.take_effects()
         self._packets += effects.packets
         if effects.record or (effects.packets_when_durable and robot.unwritten):
@@ -133,6 +206,16 @@ def entries_per_second(in_flight: int, seconds: float) -> float:
         core = Core(Path(folder))
         try:
             return core.run(in_flight, seconds)
+        finally:
+            core.close()
+
+
+def tasks_in_process(seconds: float) -> tuple[list[float], float]:
+    """Return when, in seconds, each task ended that three durable members placed and executed."""
+    with tempfile.TemporaryDirectory(prefix='muster-benchmark-core-', dir=DISK) as folder:
+        core = Core(Path(folder))
+        try:
+            return core.tasks(TASKS_IN_FLIGHT, seconds), seconds
         finally:
             core.close()
 

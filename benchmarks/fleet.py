@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from typing import Any
 
 import echo
 from harness import DISK
@@ -31,18 +32,26 @@ class MusterCluster:
 
     name = 'Muster'
 
-    def __init__(self, fleet: Fleet, client: RosClient, profile: str = 'lan') -> None:
+    def __init__(self, fleet: Fleet, client: RosClient, members: tuple[str, ...],
+                 parameters: dict[str, Any]) -> None:
         """Start them and wait for a leader."""
-        self._fleet, self.client, self._profile = fleet, client, profile
-        for member in MEMBERS:
+        self._fleet, self.client, self.members = fleet, client, members
+        self._parameters = {'bootstrap': 'members', 'members': list(members), **parameters}
+        for member in members:
             self.start(member)
         self.settle()
 
     def start(self, member: str) -> None:
         """Start a member, again after a kill."""
-        self._fleet.start_node('muster.cluster.node', member, {
-            'bootstrap': 'members', 'members': list(MEMBERS), 'profile': self._profile,
-            'data_directory': self._fleet.folder / member})
+        self._fleet.start_node('muster.cluster.node', member,
+                               {**self._parameters, 'data_directory': self._fleet.folder / member})
+
+    def run(self, script: str, *arguments: str, name: str = '') -> Process:
+        """Start a script of the benchmarks in the domain of the cluster; it ends with it."""
+        name = name or Path(script).stem
+        self._fleet.processes[name] = process = Process(
+            [sys.executable, script, *arguments], self._fleet.folder / f'{name}.txt', self.environment)
+        return process
 
     def pid(self, member: str) -> int:
         """Return the process of a member."""
@@ -54,12 +63,12 @@ class MusterCluster:
             try:
                 seen: list[ClusterStatus] = [
                     self.client.call(GetClusterStatus, f'/{m}/cluster/get_status', ANSWER).status
-                    for m in MEMBERS]
+                    for m in self.members]
             except TimeoutError:
                 return ''  # it went to the process that was killed
             leaders = {status.leader for status in seen}
-            together = all(len(status.members) == len(MEMBERS) and all(m.reachable for m in status.members)
-                           for status in seen)
+            together = all(len(status.members) == len(self.members) and
+                           all(m.reachable for m in status.members) for status in seen)
             caught_up = len({status.commit_index for status in seen}) == 1
             return leaders.pop() if together and caught_up and len(leaders) == 1 else ''
         return str(self.client.spin_until(leader, 90, 'every member reaches every other'))
@@ -67,7 +76,7 @@ class MusterCluster:
     def term(self) -> int:
         """Return the highest term that a member knows."""
         return max(self.client.call(GetClusterStatus, f'/{member}/cluster/get_status').status.term
-                   for member in MEMBERS)
+                   for member in self.members)
 
     def round_trips(self, member: str, count: int) -> list[float]:
         """Return the seconds of service calls that need no consensus: the floor of a lock."""
@@ -117,9 +126,7 @@ class MusterCluster:
 
     def echoes(self, count: int) -> list[float]:
         """Return the seconds of round trips over DDS to a process that only sends back."""
-        command = [sys.executable, echo.__file__]
-        self._fleet.processes['echo'] = process = Process(
-            command, self._fleet.folder / 'echo.txt', self._fleet.environment)
+        process = self.run(echo.__file__)
         try:
             return echo.round_trips(self.client, count)
         finally:
@@ -133,15 +140,15 @@ class MusterCluster:
 
 
 @contextmanager
-def muster_cluster(profile: str = 'lan') -> Iterator[MusterCluster]:
-    """Run a cluster in a ROS domain of its own, with its logs on the disk."""
+def muster_cluster(members: tuple[str, ...] = MEMBERS, **parameters: Any) -> Iterator[MusterCluster]:
+    """Run a cluster in a ROS domain of its own, its logs on the disk; `parameters` are its nodes'."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     with tempfile.TemporaryDirectory(prefix='muster-benchmark-', dir=DISK) as folder, \
             reserved_domain() as domain:
         fleet = Fleet(Path(folder), domain)
         client = RosClient(domain)
         try:
-            yield MusterCluster(fleet, client, profile)
+            yield MusterCluster(fleet, client, members, parameters)
         finally:
             client.close()
             fleet.close()

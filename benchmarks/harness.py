@@ -12,11 +12,14 @@ from pathlib import Path
 import platform
 import signal
 import sys
+import time
+import traceback
 from typing import Any
 
 import numpy as np
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / 'results'
@@ -24,13 +27,17 @@ RESULTS = Path(__file__).parent / 'results'
 sys.path.append(str(Path(__file__).parents[1] / 'test'))
 #: Logs are written here: FHS says that it outlives a reboot, so it is on a disk, unlike many a /tmp.
 DISK = Path('/var/tmp')
-HEADINGS = ('measure', 'value', 'unit', 'peer', 'its value', 'ratio', 'target', 'met')
+HEADINGS = ('measure', 'value', 'unit', 'peer', 'its value', 'ratio', 'target', 'met', 'remark')
 NUMBERS = ('value', 'its value', 'ratio')
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure, beside what a peer reached in the same run; None where there is none."""
+    """
+    One measured figure, beside what a peer reached in the same run; None where there is none.
+
+    `remark` says why a figure is missing.
+    """
 
     measure: str
     value: float | None
@@ -40,6 +47,7 @@ class Row:
     ratio: float | None
     target: str | None
     met: bool | None
+    remark: str = ''
 
 
 class Results:
@@ -58,7 +66,7 @@ class Results:
 
     def add(self, measure: str, value: float | None, unit: str, *, peer: str | None = None,
             peer_value: float | None = None, at_most: float | None = None, at_least: float | None = None,
-            peer_at_most: float | None = None, peer_at_least: float | None = None) -> None:
+            peer_at_most: float | None = None, peer_at_least: float | None = None, remark: str = '') -> None:
         """
         Add a figure with its targets: bounds of the value, and of its ratio to the peer's.
 
@@ -71,14 +79,29 @@ class Results:
         judged = [None if actual is None else sign * actual <= sign * bound
                   for bound, actual, _, sign in given]
         met = False if False in judged else None if None in judged or not judged else True
+        if value is None and remark and given:
+            met = False  # a target is not reached by failing to measure
         target = ' and '.join(text.format(bound) for bound, _, text, _ in given) or None
-        self.rows.append(Row(measure, value, unit, peer, peer_value, ratio, target, met))
+        self.rows.append(Row(measure, value, unit, peer, peer_value, ratio, target, met, remark))
         beside = f' ({peer}: {number(peer_value)})' if peer else ''
-        self.say(f'  {measure}: {number(value)} {unit}{beside}')
+        self.say(f'  {measure}: {number(value)} {unit}{beside}{f" ({escape(remark)})" if remark else ""}')
 
-    def finish(self) -> None:
-        """Print the table and write it, with a description of the machine, to the results."""
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Measure a part; what it raises becomes a row without a value, and the others are measured still."""
+        begun = time.monotonic()
+        try:
+            yield
+        except Exception as error:  # whatever it was, an hour of other figures must not go with it
+            traceback.print_exc()
+            self.add(name, None, '', remark=reason(error))
+        self.say(f'  [dim]{name}: took {time.monotonic() - begun:.0f} s[/dim]')
+
+    def finish(self, *, keep: bool = True) -> None:
+        """Print the table and write it, with a description of the machine, to the results, to `keep` it."""
         self._console.print(self._table())
+        if not keep:
+            return
         RESULTS.mkdir(exist_ok=True)
         write(RESULTS / f'{self.area}.json', [asdict(row) for row in self.rows])
         write(RESULTS / 'machine.json', machine())
@@ -96,7 +119,12 @@ def cells(row: dict[str, Any]) -> list[str]:
     """Return a row of a result file as it is shown in a table."""
     met = {True: 'yes', False: 'no', None: ''}[row['met']]
     return [row['measure'], number(row['value']), row['unit'], row['peer'] or '', number(row['peer_value']),
-            number(row['ratio']), row['target'] or '', met]
+            number(row['ratio']), row['target'] or '', met, row.get('remark', '')]
+
+
+def reason(error: BaseException) -> str:
+    """Return in a line why something could not be measured."""
+    return f'{type(error).__name__}: {error}'.replace('\n', ' ').replace('|', '/')[:120]
 
 
 def number(value: float | None) -> str:
