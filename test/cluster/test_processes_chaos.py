@@ -205,7 +205,12 @@ def random_faults(fleet: Fleet, seconds: float, wires: Network | None = None) ->
         while time.monotonic() < end:
             chaos.strike(stop)
         before = len(history.acknowledged(Acquire))
-        wait_until(lambda: len(history.acknowledged(Acquire)) > before + CLIENTS, 30, 'it goes on')
+        wait_until(lambda: any(client.error for client in clients) or
+                   len(history.acknowledged(Acquire)) > before + CLIENTS, 60, 'clients are served again')
+    except AssertionError:
+        print('\n'.join([*chaos.done, *map(str, history.calls[-2 * CLIENTS:]),
+                         *(f'{robots.status(name)} {robots.process(name).text}' for name in NAMES)]))
+        raise
     finally:
         stop.set()
         for client in clients:

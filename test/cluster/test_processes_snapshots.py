@@ -32,7 +32,7 @@ def renew(robots: Robots, name: str, lock: str, token: int, count: int) -> None:
         assert robots.fleet.probe.result(future, 30, 'a renewal').success
 
 
-def test_a_member_that_missed_the_log_gets_the_state_in_chunks_and_says_so(fleet: Fleet) -> None:
+def test_a_member_that_missed_the_log_gets_the_state_and_says_so(fleet: Fleet) -> None:
     robots = Robots(fleet)
     robots.start()
     leader = robots.leader()

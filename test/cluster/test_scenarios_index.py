@@ -11,7 +11,8 @@ import pytest
 HERE = Path(__file__).parent
 ELECTIONS, REPLICATION, MEMBERSHIP, SNAPSHOTS, LOCKS = (
     f'test_scenarios_{theme}' for theme in ('elections', 'replication', 'membership', 'snapshots', 'locks'))
-PROCESSES, NETWORK, CHAOS = 'test_processes', 'test_processes_network', 'test_processes_chaos'
+PROCESSES, DISKS, NETWORK, CHAOS = (
+    f'test_processes{theme}' for theme in ('', '_disks', '_network', '_chaos'))
 MEMBER, STORAGE, STATE_LOCKS, STATE = 'test_member', 'test_storage', 'test_state_locks', 'test_state'
 
 SCENES = {
@@ -54,7 +55,8 @@ SCENES = {
         [(REPLICATION, 'test_late_append_reply_after_truncation_is_harmless')],
     'a follower behind the snapshot catches up':
         [(SNAPSHOTS, 'test_follower_behind_the_snapshot_catches_up_in_chunks'),
-         (SNAPSHOTS, 'test_lost_chunk_is_sent_again')],
+         (SNAPSHOTS, 'test_lost_chunk_is_sent_again'),
+         ('test_processes_snapshots', 'test_a_member_that_missed_the_log_gets_the_state_and_says_so')],
     'flow control resumes after a pause':
         [(REPLICATION, 'test_flow_control_resumes_after_lost_appends'),
          (REPLICATION, 'test_flow_control_resumes_after_lost_replies')],
@@ -86,15 +88,19 @@ SCENES = {
     'the disk is full':
         [(SNAPSHOTS, 'test_stalled_leader_hands_over_and_takes_nothing'),
          (MEMBER, 'test_a_leader_whose_disk_is_full_hands_over_and_says_so'),
-         (PROCESSES, 'test_a_full_disk_is_said_and_survived')],
+         (PROCESSES, 'test_a_full_disk_is_said_and_survived'),
+         (DISKS, 'test_a_leader_whose_disk_is_full_hands_over_and_comes_back')],
     'the last record of the log is torn':
-        [(STORAGE, 'test_a_torn_tail_loses_only_what_was_not_acknowledged')],
+        [(STORAGE, 'test_a_torn_tail_loses_only_what_was_not_acknowledged'),
+         (DISKS, 'test_a_torn_record_is_cut_off_and_the_member_goes_on')],
     'a byte of the log is flipped: it refuses to join with wrong data and says why':
         [(STORAGE, 'test_every_flipped_byte_is_refused_with_file_and_offset'),
-         (PROCESSES, 'test_a_damaged_log_keeps_the_node_alive_and_out')],
+         (PROCESSES, 'test_a_damaged_log_keeps_the_node_alive_and_out'),
+         (DISKS, 'test_a_flipped_byte_keeps_a_member_out_until_its_directory_is_gone')],
     # What users of other systems met.
     'etcd 8499, 9333: a node that rejoins disturbs nobody':
-        [(NETWORK, 'test_a_follower_that_was_away_disturbs_nobody')],
+        [(NETWORK, 'test_a_follower_that_was_away_disturbs_nobody'),
+         (DISKS, 'test_a_follower_that_sleeps_holds_up_nobody_and_disturbs_nobody')],
     'etcd 10201: leadership goes where it is wanted':
         [(ELECTIONS, 'test_leadership_goes_to_the_one_that_was_chosen'),
          (MEMBER, 'test_leadership_is_handed_over_on_request')],
@@ -104,8 +110,11 @@ SCENES = {
     'etcd 18089, 19179, 20262: no event is lost silently after compaction':
         [(MEMBER, 'test_a_member_that_missed_the_log_gets_the_state_and_a_gap'),
          (STATE, 'test_late_subscribers_catch_up_without_a_gap')],
+    'Open-RMF 102: the dispatcher dies':
+        [('test_processes_tasks', 'test_tasks_outlive_the_leader_that_placed_them')],
     'Open-RMF 224, 119: the tasks of a dead robot move':
-        [('test_state_tasks', 'test_the_tasks_of_a_dead_robot_move_once_after_lease_and_grace')],
+        [('test_state_tasks', 'test_the_tasks_of_a_dead_robot_move_once_after_lease_and_grace'),
+         ('test_tasks', 'test_the_task_of_a_robot_that_dies_moves_after_its_lease')],
     'PySyncObj 202: no loss when all restart at once':
         [(CHAOS, 'test_twenty_seconds_of_random_faults')],
     'PySyncObj 164: a full disk is survived':
