@@ -27,6 +27,7 @@ SECOND = 1_000_000_000
 MAX_COMMAND = 48 * 1024
 MAX_NAME = 255            # bytes of UTF-8, names of locks, services, owners, members, capabilities
 MAX_SESSION = 128         # bytes of UTF-8
+MAX_SEQUENCE, MAX_RUN = 2**63 - 1, 2**64 - 1
 MIN_LEASE, MAX_LEASE = SECOND // 10, 24 * 3600 * SECOND
 MAX_WAIT = 3600 * SECOND
 MAX_DELAY = 3600 * SECOND
@@ -161,7 +162,7 @@ class Withdraw(NamedTuple):
         """Raise Invalid where a field is out of its range."""
         check_name('name', self.name)
         check_text('session', self.session, MAX_SESSION)
-        check_count('sequence', self.sequence, 0, 2**63 - 1)
+        check_count('sequence', self.sequence, 0, MAX_SEQUENCE)
 
 
 class Abandon(NamedTuple):
@@ -379,8 +380,8 @@ def decode(data: bytes) -> Command:
         raise Invalid(f'malformed command: {error}') from error
     check_text('session', session, MAX_SESSION)
     check_text('member', member, MAX_NAME)
-    check_count('sequence', sequence, 0, 2**63 - 1)
-    check_count('run', run, 0, 2**64 - 1)
+    check_count('sequence', sequence, 0, MAX_SEQUENCE)
+    check_count('run', run, 0, MAX_RUN)
     # The same few names come with every command, and many are kept.
     return Command(operation, (intern(session), sequence), intern(member), run)
 

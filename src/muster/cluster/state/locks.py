@@ -161,7 +161,8 @@ class LockTable:
             self._watch(holder)
             return []
         self._drop(holder)
-        return [Change(EventType.LOCK_RELEASED, holder), *self._grant_next(name, now, index)]
+        released = Change(EventType.LOCK_RELEASED, holder)
+        return [released, *self._grant_next(name, now, index)] if name in self._queues else [released]
 
     def withdraw(self, name: str, request: RequestId, now: int, index: int) -> list[Change]:
         """Release what a request holds, or end its wait."""
@@ -186,8 +187,11 @@ class LockTable:
         A wait that ends at the same time as the lease before it ends first: an expired waiter
         is never granted the lock.
         """
-        changes = [self._end_waiting(name, request) for name, request in self._waits.due(now)]
-        for name in self._ends.due(now):
+        waits, ends = self._waits.due(now), self._ends.due(now)
+        if not waits and not ends:
+            return []
+        changes = [self._end_waiting(name, request) for name, request in waits]
+        for name in ends:
             if self._closed.pop(name, None) is None:
                 holder = self._holders[name]
                 self._drop(holder)
@@ -293,6 +297,9 @@ class LockTable:
         return claim.deadline if claim else None
 
     def _server(self, server: tuple[str, int]) -> tuple[str, int]:
-        if len(self._servers) >= MAX_SERVERS:
-            self._servers.clear()
-        return self._servers.setdefault(server, server)
+        known = self._servers.get(server)
+        if known is None:
+            if len(self._servers) >= MAX_SERVERS:
+                self._servers.clear()
+            known = self._servers[server] = server
+        return known

@@ -170,11 +170,12 @@ class StateMachine:
     # Time --------------------------------------------------------------------------------------
     def _expire(self) -> None:
         """End whatever has reached its deadline."""
-        self.sessions.expire(self.time)
-        self._tell_changes(self.locks.expire(self.time, self.applied))
-        for service in self.registry.expire(self.time):
+        now, index = self.time, self.applied
+        self.sessions.expire(now)
+        self._tell_changes(self.locks.expire(now, index))
+        for service in self.registry.expire(now):
             self._tell(EventType.SERVICE_REMOVED, service.name, service.robot)
-        self.tasks.expire(self.time, self.applied)
+        self.tasks.expire(now, index)
 
     # Commands ----------------------------------------------------------------------------------
     def _execute(self, data: bytes) -> None:
@@ -230,11 +231,11 @@ class StateMachine:
 
     # Locks -------------------------------------------------------------------------------------
     def _acquire(self, operation: Acquire, command: Command) -> Answer:
-        change = self.locks.acquire(
-            operation.name, operation.owner, (command.member, command.run), command.request,
-            operation.lease, operation.wait, operation.delay, self.time, self.applied)
+        name, owner, lease, wait, delay = operation
+        change = self.locks.acquire(name, owner, command[2:], command.request, lease, wait, delay,
+                                    self.time, self.applied)
         if change is None:
-            return Answer(Code.HELD, self._why_held(operation.name), holder=self._holder(operation.name))
+            return Answer(Code.HELD, self._why_held(name), holder=self._holder(name))
         self._tell_claim(change)
         return self._granted(change.claim) if change.claim.token else QUEUED
 
@@ -260,16 +261,18 @@ class StateMachine:
         """Tell what happened to locks, also those whose wait has ended by it."""
         for change in changes:
             self._tell_claim(change)
-            claim = change.claim
-            if change.type == EventType.LOCK_ACQUIRED:
+            kind, claim = change
+            if kind == EventType.LOCK_ACQUIRED:
                 self._answers.append((claim.request, self._granted(claim)))
-            elif change.type == EventType.LOCK_WAIT_ENDED:
+            elif kind == EventType.LOCK_WAIT_ENDED:
                 self._answers.append((claim.request, Answer(
                     Code.HELD, f"the wait for lock '{claim.name}' is over", holder=self._holder(claim.name))))
 
     def _tell_claim(self, change: Change) -> None:
-        claim = change.claim
-        self._tell(change.type, claim.name, claim.member, claim.owner, claim.token)
+        kind, claim = change
+        told = self._told
+        told.append(Event(self.applied, len(told), kind, self.term, self.time,
+                          claim.name, claim.member, claim.owner, claim.token))
 
     def _granted(self, claim: Claim) -> Answer:
         return Answer(Code.OK, '', claim.token, claim.deadline - self.time, claim.owner)

@@ -126,11 +126,14 @@ class Placement:
         """Learn that what robots can do has changed: now one may have to take what it failed at."""
         self._freed.update((id, self._robots[id]) for _, id in self._free)
 
+    @property
+    def settled(self) -> bool:
+        """Return whether nothing is to be placed."""
+        return not self._begun and not self._freed
+
     def place(self) -> Iterator[tuple[Waiting, Robot]]:
         """Return tasks with the robots that take them; the caller counts each before the next."""
         begun, freed = self._begun, list(self._freed.values())
-        if not begun and not freed:
-            return
         heads = [(line.head(), line) for line in self._candidates(freed)]
         heapq.heapify(heads)
         while heads:

@@ -49,6 +49,7 @@ class Sessions:
     def __init__(self) -> None:
         """Begin without sessions."""
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # longest unused first
+        self._alive_until = 0      # none expires before; a function of the past, so it is not kept
 
     def __len__(self) -> int:
         """Return how many sessions are open."""
@@ -99,9 +100,13 @@ class Sessions:
 
     def expire(self, now: int) -> None:
         """Forget the sessions that were unused for LIFETIME."""
+        if now < self._alive_until:
+            return
+        self._alive_until = now + LIFETIME
         while self._sessions:
             name, session = next(iter(self._sessions.items()))
             if session.last_used + LIFETIME > now:
+                self._alive_until = session.last_used + LIFETIME
                 return
             del self._sessions[name]
 

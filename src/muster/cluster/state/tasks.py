@@ -265,6 +265,8 @@ class TaskTable:
 
     def place(self, now: int, index: int) -> None:
         """Give waiting tasks to free robots; call it once for each entry, last."""
+        if self._placement.settled:
+            return
         for task, robot in self._placement.place():
             assert isinstance(task, Task)
             task.state, task.robot, task.token = TaskState.RUNNING, robot.id, index
