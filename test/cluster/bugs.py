@@ -164,7 +164,7 @@ BUGS = (
         (ClusterMember._clock_due, 'None if interval is None else', 'None and'),
     )),
     Bug('expired waiter granted', 'a wait that is over stays in the queue', (
-        (LockTable.expire, '[self._end_waiting(name, request) for name, request in self._waits.due(now)]',
+        (LockTable.expire, '[self._end_waiting(name, request) for name, request in waits]',
          '[change for change, _ in ()]'),
     )),
     Bug('unfair queue', 'who came last is served first', (

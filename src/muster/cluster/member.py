@@ -52,6 +52,7 @@ from muster.cluster.state.commands import (
     Abandon,
     Answer,
     Code,
+    Command,
     decode,
     Health,
     Invalid,
@@ -141,6 +142,8 @@ class ClusterMember:
         self._caretaker: Caretaker | None = None   # while it leads
         self._orphaned: list[Operation] = []       # to be announced again when this member counts as alive
         self._bytes = 0                            # of commands since the last snapshot
+        # What was decoded before it was proposed, to be applied: no more than is not committed.
+        self._decoded: dict[bytes, Command] = {}
         self._clock: tuple[int, int | None] = (-1, None)   # the clock interval as of an applied index
         # Events of the log that is on disk may have been told by an earlier run.
         first = snapshot.index + 1 if snapshot else 1
@@ -486,14 +489,23 @@ class ClusterMember:
         assert raft is not None
         if isinstance(body, Forward):
             for command in body.commands:
-                entry = self._propose(command, now) if _well_formed(command) else None
-                if entry is not None:
-                    raft.expects(sender, entry.index)
+                self._on_forwarded(raft, sender, command, now)
         elif isinstance(body, Read):
             for context in body.contexts:
                 raft.read((sender, context))
         else:
             grant(body, raft, now)
+
+    def _on_forwarded(self, raft: Raft, sender: Member, command: bytes, now: int) -> None:
+        """Propose what another member's client asks for; what is malformed is dropped."""
+        try:
+            decoded = decode(command)
+        except Invalid:
+            return
+        entry = self._propose(command, now)
+        if entry is not None:
+            self._decoded[command] = decoded
+            raft.expects(sender, entry.index)
 
     def _greet_leader(self, before: tuple[Member | None, int], now: int) -> None:
         """Send what is outstanding to a leader as soon as it is known, and begin as one."""
@@ -501,6 +513,7 @@ class ClusterMember:
         assert raft is not None
         if (raft.leader, raft.term) == before:
             return
+        self._decoded.clear()
         self._caretaker = Caretaker(
             self.me, self._policy.care, raft.configuration.members, now) if self.leads else None
         self._send_outstanding(now)
@@ -590,10 +603,12 @@ class ClusterMember:
             return
         output = self.raft.take_output()
         effects, me, cluster_id = self._effects, self.me, self.cluster_id
-        effects.packets += [Packet(cluster_id, me, e.to, e.message) for e in output.messages]
-        effects.packets += [Packet(cluster_id, me, EVERYBODY, append) for append in output.broadcast]
-        effects.packets_when_durable += [Packet(cluster_id, me, e.to, e.message)
-                                         for e in output.messages_when_durable]
+        for to, message in output.messages:
+            effects.packets.append(Packet(cluster_id, me, to, message))
+        for append in output.broadcast:
+            effects.packets.append(Packet(cluster_id, me, EVERYBODY, append))
+        for to, message in output.messages_when_durable:
+            effects.packets_when_durable.append(Packet(cluster_id, me, to, message))
         if output.installed is not None:
             self._install(output.installed)
         if output.hard_state is not None:
@@ -622,12 +637,14 @@ class ClusterMember:
                 self._send(requester, ReadAt(tuple(tickets), index))
 
     def _apply(self, entry: Entry) -> None:
-        applied = self.machine.apply(entry)
+        applied = self.machine.apply(entry, self._decoded.pop(entry.data, None))
         self._bytes += len(entry.data)
-        self._tell(entry.index, applied.events)
+        if applied.events or entry.index == self._gap[1]:
+            self._tell(entry.index, applied.events)
         for request, answer in applied.answers:
             self._requests.applied(request, answer)
-        self._orphaned += [operation for operation in applied.orphaned if operation.robot == self.me.id]
+        if applied.orphaned:
+            self._orphaned += [operation for operation in applied.orphaned if operation.robot == self.me.id]
         known = self.machine.members.get(self.me.id) if self._orphaned else None
         if known is not None and known.health == Health.ALIVE:   # not removed meanwhile
             for operation in self._orphaned:
@@ -681,11 +698,3 @@ class ClusterMember:
         record.snapshot = snapshot
         record.tail = list(raft.log.slice(snapshot.index + 1, raft.log.last_index))
         record.hard_state = HardState(raft.term, raft.vote)
-
-
-def _well_formed(command: bytes) -> bool:
-    try:
-        decode(command)
-    except Invalid:
-        return False
-    return True

@@ -3,7 +3,7 @@
 """What the clients of one member have asked for and were not answered yet, without I/O."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -78,16 +78,16 @@ class Requests:
         if request is None:
             self._sequence += 1
             request = self._session, self._sequence
-        pending = self.commands.get(request)
-        if pending is not None:
-            pending.tickets.append(ticket)
+        elif request in self.commands:
+            self.commands[request].tickets.append(ticket)
             return ticket, None
         if self._full(ticket):
             return ticket, None
         wait = operation.wait if isinstance(operation, Acquire) else 0
         command = Command(operation, request, self._me.id, self.run).encode()
-        pending = self.commands[request] = Pending(request, command, now + patience, [ticket], wait)
+        pending = Pending(request, command, now + patience, [ticket], wait)
         self._watch(now)
+        self.commands[request] = pending
         return ticket, pending
 
     def add_read(self, patience: int, now: int) -> tuple[int, PendingRead | None]:
@@ -95,8 +95,9 @@ class Requests:
         ticket = self.new_ticket()
         if self._full(ticket):
             return ticket, None
-        read = self.reads[ticket] = PendingRead(ticket, now + patience)
+        read = PendingRead(ticket, now + patience)
         self._watch(now)
+        self.reads[ticket] = read
         return ticket, read
 
     def new_ticket(self) -> int:
@@ -105,22 +106,22 @@ class Requests:
         return self._ticket
 
     def _full(self, ticket: int) -> bool:
-        if len(self) < MAX_PENDING:
+        if len(self.commands) + len(self.reads) < MAX_PENDING:
             return False
         self.answers.append((ticket, Answer(
             Code.BUSY, f'{MAX_PENDING} requests are in flight here already: try again')))
         return True
 
     def _watch(self, now: int) -> None:
-        if len(self) == 1:
+        """Begin to look at deadlines where nothing was outstanding."""
+        if not self.commands and not self.reads:
             self.expire_at = now + self._retry
 
-    def due(self, candidates: Iterable[Pending], target: Leader, now: int) -> Iterator[Pending]:
-        """Yield the commands that have not reached the leader `target`, for all this member knows."""
-        for pending in candidates:
-            # After its deadline a copy could be executed when the session that would notice is over.
-            if not pending.queued and now < pending.deadline and self._again(pending, target, now):
-                yield pending
+    def due(self, candidates: Iterable[Pending], target: Leader, now: int) -> list[Pending]:
+        """Return the commands that have not reached the leader `target`, for all this member knows."""
+        # After its deadline a copy could be executed when the session that would notice is over.
+        return [pending for pending in candidates if not pending.queued and now < pending.deadline
+                and self._again(pending, target, now)]
 
     def due_reads(self, candidates: Iterable[PendingRead], target: Leader, now: int) -> list[PendingRead]:
         """Return the reads that are to be asked for at the leader `target`, and note that they are."""
@@ -136,7 +137,7 @@ class Requests:
         """Learn what became of a command."""
         pending = self.commands.get(request)
         if pending is None:
-            return
+            return  # of a client of another member
         if answer.code != Code.QUEUED:
             self._finish(pending, answer)
         elif not pending.queued:
@@ -154,6 +155,8 @@ class Requests:
 
     def answer_reads(self, applied: int) -> None:
         """Answer the reads for which enough is applied."""
+        if not self.reads:
+            return
         for ticket in [r.ticket for r in self.reads.values() if 0 < r.index <= applied]:
             del self.reads[ticket]
             self.answers.append((ticket, Answer(Code.OK)))
@@ -177,7 +180,8 @@ class Requests:
 
     def _finish(self, pending: Pending, answer: Answer) -> None:
         del self.commands[pending.request]
-        self.answers += [(ticket, answer) for ticket in pending.tickets]
+        for ticket in pending.tickets:
+            self.answers.append((ticket, answer))
 
     def take_answers(self) -> list[tuple[int, Answer]]:
         """Return what is answered, once."""

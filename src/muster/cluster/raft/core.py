@@ -51,6 +51,8 @@ MILLISECOND = 1_000_000
 NOTICE_DELAY = 3 * MILLISECOND
 #: How often a leader without news speaks to the learners that listen, and how often each reports.
 LEARNER_INTERVAL = 1000 * MILLISECOND
+#: Messages that must not go out before what they promise is durable.
+PROMISES = Vote, AppendReply
 #: Messages of one broadcast; the rest follows a heartbeat later.
 MAX_BROADCASTS = 16
 #: How long a learner hears nothing before it forgets its leader.
@@ -270,8 +272,8 @@ class Raft:
                     or progress.snapshot is not None) and not progress.listening:
                 self._replicate(member, progress)
         output, self._output = self._output, Output()
-        assert not any(isinstance(e.message, Vote | AppendReply) for e in output.messages), \
-            'a promise goes out before it is durable'
+        for envelope in output.messages:
+            assert not isinstance(envelope.message, PROMISES), 'a promise goes out before it is durable'
         if (self.term, self.vote) != self._saved:
             self._saved = HardState(self.term, self.vote)
             output.hard_state = self._saved

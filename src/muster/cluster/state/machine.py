@@ -92,15 +92,15 @@ class StateMachine:
             CancelTask: self._cancel_task, ReportTasks: self._report_tasks, FinishTask: self._finish_task,
             SetHealth: self._set_health}
 
-    def apply(self, entry: Entry) -> Applied:
-        """Apply the next committed entry."""
+    def apply(self, entry: Entry, command: Command | None = None) -> Applied:
+        """Apply the next committed entry; `command` is what `decode` makes of it, where that is known."""
         assert entry.index == self.applied + 1, 'entries are applied in order, each once'
         self.applied, self.term = entry.index, entry.term
         self.time += entry.elapsed
         self._told, self._answers, self._orphaned = [], [], []
         self._expire()
         if entry.kind == Kind.COMMAND:
-            self._execute(entry.data)
+            self._execute(command or _decoded(entry.data))
         elif entry.kind == Kind.NOOP:
             self._tell(EventType.LEADER_ELECTED, entry.data.decode())
         elif entry.kind == Kind.CONFIGURATION:
@@ -178,13 +178,10 @@ class StateMachine:
         self.tasks.expire(now, index)
 
     # Commands ----------------------------------------------------------------------------------
-    def _execute(self, data: bytes) -> None:
-        """Execute a command once, and answer it."""
-        try:
-            command = decode(data)
-        except Invalid:
-            return  # of a newer version: nobody here waits for its answer
-        self._answers.append((command.request, self._answer(command)))
+    def _execute(self, command: Command | None) -> None:
+        """Execute a command once, and answer it; one that is not known here nobody here waits for."""
+        if command is not None:
+            self._answers.append((command.request, self._answer(command)))
 
     def _answer(self, command: Command) -> Answer:
         operation, (session, sequence), _, _ = command
@@ -371,6 +368,14 @@ class StateMachine:
     def _tell(self, kind: EventType, subject: str, member: str = '', owner: str = '', token: int = 0) -> None:
         told = self._told
         told.append(Event(self.applied, len(told), kind, self.term, self.time, subject, member, owner, token))
+
+
+def _decoded(data: bytes) -> Command | None:
+    """Return a committed command, None where it is of a newer version."""
+    try:
+        return decode(data)
+    except Invalid:
+        return None
 
 
 def _pack(answer: Answer) -> tuple[Any, ...]:
