@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from calm import Fleet, Robot, robots
 from muster.cluster.caretaker import Care
 from muster.cluster.member import MILLISECOND, Policy, SECOND
+from muster.cluster.raft.types import Kind
 from muster.cluster.requests import MAX_PENDING
 from muster.cluster.state.commands import Acquire, Answer, Code, Health, Invalid, Register, Release
 from muster.cluster.state.events import EventType
@@ -192,6 +193,19 @@ def test_a_member_begins_from_its_snapshot_and_tells_nothing_twice() -> None:
         covered = {e.revision for e in robot.events} | {
             r for gap in gaps for r in range(gap.token, gap.revision + 1)}
         assert heard <= covered | {last}
+
+
+def test_a_restarted_member_tells_a_gap_also_where_its_log_ends_without_events() -> None:
+    fleet, leader, followers = founded()
+    assert take(fleet, leader) is not None
+    fleet.run(2.5)
+    robot = fleet.robots[followers[0]]
+    assert robot.entries[-1].kind == Kind.CLOCK
+    last, before = robot.entries[-1].index, len(robot.events)
+    robot.start(fleet.now)
+    fleet.run(1.5)
+    gap = robot.events[before]
+    assert gap.type == EventType.GAP and (gap.token, gap.revision) == (1, last)
 
 
 def test_a_member_that_missed_the_log_gets_the_state_and_a_gap() -> None:
