@@ -380,8 +380,9 @@ def decode(data: bytes) -> Command:
         raise Invalid(f'malformed command: {error}') from error
     check_text('session', session, MAX_SESSION)
     check_text('member', member, MAX_NAME)
-    check_count('sequence', sequence, 0, MAX_SEQUENCE)
-    check_count('run', run, 0, MAX_RUN)
+    if type(sequence) is not int or type(run) is not int or \
+            not 0 <= sequence <= MAX_SEQUENCE or not 0 <= run <= MAX_RUN:
+        raise Invalid('the numbers of a request and of a run are whole and not negative')
     # The same few names come with every command, and many are kept.
     return Command(operation, (intern(session), sequence), intern(member), run)
 

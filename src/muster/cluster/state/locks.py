@@ -118,7 +118,7 @@ class LockTable:
         return claim
 
     def acquire(self, name: str, owner: str, server: tuple[str, int], request: RequestId, lease: int,
-                wait: int, delay: int, now: int, index: int) -> Change | None:
+                wait: int, delay: int, now: int, index: int) -> Claim | None:
         """Grant a free lock; queue for another where `wait` > 0; else change nothing, return None."""
         free = name not in self._holders and name not in self._closed
         if free:
@@ -134,9 +134,9 @@ class LockTable:
             return self._hold(Claim(name, owner, member, run, request, lease, delay, now + lease, index))
         waiting = Claim(name, owner, member, run, request, lease, delay, now + wait)
         self._queue(waiting)
-        return Change(EventType.LOCK_QUEUED, waiting)
+        return waiting
 
-    def renew(self, name: str, token: int, lease: int, now: int) -> Change:
+    def renew(self, name: str, token: int, lease: int, now: int) -> Claim:
         """Start the lease anew, with another length where `lease` > 0."""
         old = self._held(name, token)
         length = lease or old.lease
@@ -148,7 +148,7 @@ class LockTable:
             self._leases.add(length)
         if holder.deadline < old.deadline:
             self._watch(holder)
-        return Change(EventType.LOCK_RENEWED, holder)
+        return holder
 
     def release(self, name: str, token: int, now: int, index: int) -> list[Change]:
         """Take the lock from its holder and give it to the first waiter."""
@@ -244,11 +244,11 @@ class LockTable:
                              f"'{holder.owner}' holds with token {holder.token}")
         return holder
 
-    def _hold(self, holder: Claim) -> Change:
+    def _hold(self, holder: Claim) -> Claim:
         self._holders[holder.name] = holder
         self._leases.add(holder.lease)
         self._watch(holder)
-        return Change(EventType.LOCK_ACQUIRED, holder)
+        return holder
 
     def _drop(self, holder: Claim) -> None:
         del self._holders[holder.name]
@@ -270,7 +270,8 @@ class LockTable:
         if not queue:
             return []
         first = self._leave(name, next(iter(queue)))
-        return [self._hold(first._replace(deadline=now + first.lease, token=index))]
+        holder = self._hold(first._replace(deadline=now + first.lease, token=index))
+        return [Change(EventType.LOCK_ACQUIRED, holder)]
 
     def _leave(self, name: str, request: RequestId) -> Claim:
         """Take a waiter out of its queue."""

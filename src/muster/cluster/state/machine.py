@@ -229,17 +229,20 @@ class StateMachine:
     # Locks -------------------------------------------------------------------------------------
     def _acquire(self, operation: Acquire, command: Command) -> Answer:
         name, owner, lease, wait, delay = operation
-        change = self.locks.acquire(name, owner, command[2:], command.request, lease, wait, delay,
-                                    self.time, self.applied)
-        if change is None:
+        claim = self.locks.acquire(name, owner, command[2:], command.request, lease, wait, delay,
+                                   self.time, self.applied)
+        if claim is None:
             return Answer(Code.HELD, self._why_held(name), holder=self._holder(name))
-        self._tell_claim(change)
-        return self._granted(change.claim) if change.claim.token else QUEUED
+        if not claim.token:
+            self._tell_claim(EventType.LOCK_QUEUED, claim)
+            return QUEUED
+        self._tell_claim(EventType.LOCK_ACQUIRED, claim)
+        return self._granted(claim)
 
     def _renew(self, operation: Renew, command: Command) -> Answer:
-        change = self.locks.renew(operation.name, operation.token, operation.lease, self.time)
-        self._tell_claim(change)
-        return self._granted(change.claim)
+        claim = self.locks.renew(operation.name, operation.token, operation.lease, self.time)
+        self._tell_claim(EventType.LOCK_RENEWED, claim)
+        return self._granted(claim)
 
     def _release(self, operation: Release, command: Command) -> Answer:
         self._tell_changes(self.locks.release(operation.name, operation.token, self.time, self.applied))
@@ -256,17 +259,15 @@ class StateMachine:
 
     def _tell_changes(self, changes: list[Change]) -> None:
         """Tell what happened to locks, also those whose wait has ended by it."""
-        for change in changes:
-            self._tell_claim(change)
-            kind, claim = change
+        for kind, claim in changes:
+            self._tell_claim(kind, claim)
             if kind == EventType.LOCK_ACQUIRED:
                 self._answers.append((claim.request, self._granted(claim)))
             elif kind == EventType.LOCK_WAIT_ENDED:
                 self._answers.append((claim.request, Answer(
                     Code.HELD, f"the wait for lock '{claim.name}' is over", holder=self._holder(claim.name))))
 
-    def _tell_claim(self, change: Change) -> None:
-        kind, claim = change
+    def _tell_claim(self, kind: EventType, claim: Claim) -> None:
         told = self._told
         told.append(Event(self.applied, len(told), kind, self.term, self.time,
                           claim.name, claim.member, claim.owner, claim.token))
