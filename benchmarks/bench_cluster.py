@@ -22,10 +22,11 @@ import etcd
 import fleet
 from footprint import footprint
 from harness import awake, busy, DISK, percentile, processor_share, reason, Results
-from load import Load
 import hundred
+from load import Load
 from lock_client import together
 from placement import placement_microseconds
+import pysync
 from ros_tasks import tasks_over_ros
 
 SAMPLES, WARM_UP = 500, 100
@@ -33,6 +34,7 @@ IN_FLIGHT = ((1, 0.8), (8, 1.0), (32, 1.5))   # requests, and the target relativ
 CLIENTS = 8
 CORE_IN_FLIGHT = 256
 SYNC_SAMPLES, SYNC_BYTES = 500, 150
+PYSYNC_SAMPLES, PYSYNC_KILLS = 200, 10
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,29 @@ def add_hundred(results: Results, plan: Plan) -> None:
         results.add(f'leader of {hundred.MEMBERS} members, {what}', share, '% of a core', at_most=10)
 
 
+def add_pysyncobj(results: Results, plan: Plan) -> None:
+    """Add what the second peer reaches, with a tick of 1 ms and as it is by default."""
+    if not pysync.installed():
+        results.say('  PySyncObj: not installed, no second peer in this run (pip install pysyncobj)')
+        return
+    kills = min(plan.kills, PYSYNC_KILLS)
+    for what, period in (('1 ms tick', 0.001), ('default', 0.0)):
+        name = f'PySyncObj, {what}'
+        with results.part(name), awake():
+            with pysync.pysync_cluster(period) as cluster:
+                leader = cluster.settle()
+                follower = next(member for member in cluster.members if member != leader)
+                for role, member in (('leader', leader), ('follower', follower)):
+                    samples = cluster.ask(member, f'load {PYSYNC_SAMPLES}')
+                    for percent in (50, 99):
+                        results.add(f'{name}: tryAcquire, {role}, p{percent}',
+                                    _ms(percentile(samples, percent)), 'ms')
+            if kills:
+                times = pysync.failovers(period, kills)
+                results.add(f'{name}: failover, {kills} kills, median', _ms(percentile(times, 50)), 'ms')
+                results.add(f'{name}: failover, {kills} kills, max', _ms(max(times)), 'ms')
+
+
 def add_state(results: Results, plan: Plan) -> None:
     """Add what the replicated state takes: time for each placement, bytes for each thing."""
     few, many = placement_microseconds().values()
@@ -264,7 +289,8 @@ def _ms(seconds: float | None) -> float | None:
 #: What is measured, by the name that `--only` knows.
 PARTS: dict[str, Callable[[Results, Plan], None]] = {
     'locks': add_locks, 'wifi': add_idle_on_wifi, 'elections': add_elections, 'core': add_core,
-    'tasks': add_tasks, 'hundred': add_hundred, 'state': add_state}
+    'tasks': add_tasks, 'hundred': add_hundred,
+    'pysyncobj': add_pysyncobj, 'state': add_state}
 
 
 if __name__ == '__main__':

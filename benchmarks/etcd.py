@@ -92,7 +92,7 @@ class EtcdCluster:
     def __init__(self, folder: Path) -> None:
         """Start them and wait for a leader."""
         self._folder = folder
-        ports = _free_ports(2 * len(MEMBERS))
+        ports = free_ports(2 * len(MEMBERS))
         self._ports = dict(zip(MEMBERS, ports[:3], strict=True))
         self._peers = {m: f'http://127.0.0.1:{port}' for m, port in zip(MEMBERS, ports[3:], strict=True)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -267,7 +267,8 @@ def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _free_ports(count: int) -> Sequence[int]:
+def free_ports(count: int) -> Sequence[int]:
+    """Return ports of the loopback interface that nobody uses now."""
     sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
