@@ -379,6 +379,20 @@ def test_stalled_leader_hands_over_and_takes_nothing() -> None:
     assert [n.role for n in group.nodes.values()].count(Role.LEADER) == 1
 
 
+@pytest.mark.parametrize('dead', 'bcde')
+def test_stalled_leader_finds_a_successor_that_lives(dead: str) -> None:
+    """It does not know yet who has just died; when it is told to try again, it does."""
+    group = Group(*'abcde')
+    leader = group.elect('a')
+    group.cut = {dead}
+    leader.stall(True)
+    for _ in range(20):
+        leader.transfer_leadership()
+        group.beat('a')
+    leaders = [name for name in 'abcde' if group.nodes[name].role == Role.LEADER]
+    assert len(leaders) == 1 and leaders[0] not in ('a', dead)
+
+
 def test_stalled_follower_neither_votes_nor_stands_nor_stores() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
