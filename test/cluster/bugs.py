@@ -130,7 +130,7 @@ BUGS = (
     Bug('single majority', 'a joint configuration decides with the majority of the new voters alone', (
         (Configuration.has_quorum, 'self.outgoing or self.voters', 'self.voters'),
         (Configuration.committed, 'if self.outgoing else index', 'if False else index'),
-    )),
+    ), 250),
     Bug('incarnation ignored', 'a voter whose disk was lost votes and acknowledges as if it remembered', (
         (Raft._on_vote, 'self._votes[sender]',
          'self._votes[next((m for m in self.configuration.voters if m.id == sender.id), sender)]'),

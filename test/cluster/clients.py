@@ -37,7 +37,7 @@ class LockClient:
         self._session, self._sequence = name, 0
         self._lock, self._token, self._lease = '', 0, 0
         self._until = 0               # end of its own view of the hold, simulation time
-        self.done = 0                 # requests answered with OK
+        self.done = 0                 # requests answered with OK or HELD
 
     def act(self) -> None:
         """Begin the next thing to do."""
@@ -69,6 +69,7 @@ class LockClient:
 
     def _refused(self, answer: Answer) -> None:
         """Open a new session where the old one has ended, or none was opened yet."""
+        self.done += answer.code == Code.HELD
         if answer.code == Code.SESSION_EXPIRED:
             self._open_session()
         else:

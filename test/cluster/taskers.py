@@ -103,7 +103,8 @@ class Worker:
                 self.simulation.oracle.gives_up(key[0], f'{self.name} {key[1]}')
                 outcome = Outcome.CANCELED if key in canceled else \
                     self._random.choice((Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.FAILED))
-                self._ask(FinishTask(*key, outcome, '', ''), partial(self._finished, key))
+                said = FinishTask(*key, outcome, '', '')
+                self._ask(said, partial(self._finished, said))
                 return
         if self._attempts:
             reports = tuple((*key, 0.5, '') for key in sorted(self._attempts))
@@ -120,9 +121,11 @@ class Worker:
                     self.simulation.oracle.view(id, f'{self.name} {token}', self.simulation.time,
                                                 attempt.until)
 
-    def _finished(self, key: tuple[str, int], answer: Answer) -> None:
-        if answer.code != Code.OUTCOME_UNKNOWN:
-            self._stop(key)
+    def _finished(self, said: FinishTask, answer: Answer) -> None:
+        if self._random.random() < 0.1:
+            self._ask(said, partial(self._finished, said))   # as one that lost the answer
+        elif answer.code != Code.OUTCOME_UNKNOWN:
+            self._stop((said.task_id, said.token))
 
     def _stop(self, key: tuple[str, int]) -> None:
         self.simulation.oracle.gives_up(key[0], f'{self.name} {key[1]}')

@@ -4,7 +4,7 @@
 import pytest
 from simulation import SECOND, tell
 
-CHUNK = 25
+CHUNK = 10
 
 
 @pytest.mark.parametrize('first', range(0, 500, CHUNK))
