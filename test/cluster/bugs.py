@@ -20,7 +20,6 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from muster.cluster.member import ClusterMember
-from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import Raft
 from muster.cluster.raft.log import Log
 from muster.cluster.requests import Requests
@@ -127,10 +126,6 @@ BUGS = (
     Bug('stale append truncates', 'a late append cuts off what came after it', (
         (Log.merge, 'self.base and self.term(entry.index) != entry.term', 'self.base'),
     )),
-    Bug('single majority', 'a joint configuration decides with the majority of the new voters alone', (
-        (Configuration.has_quorum, 'self.outgoing or self.voters', 'self.voters'),
-        (Configuration.committed, 'if self.outgoing else index', 'if False else index'),
-    ), 250),
     Bug('incarnation ignored', 'a voter whose disk was lost votes and acknowledges as if it remembered', (
         (Raft._on_vote, 'self._votes[sender]',
          'self._votes[next((m for m in self.configuration.voters if m.id == sender.id), sender)]'),
