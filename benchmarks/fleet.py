@@ -33,9 +33,9 @@ class MusterCluster:
     name = 'Muster'
 
     def __init__(self, fleet: Fleet, client: RosClient, members: tuple[str, ...],
-                 parameters: dict[str, Any]) -> None:
+                 parameters: dict[str, Any], module: str) -> None:
         """Start them and wait for a leader."""
-        self._fleet, self.client, self.members = fleet, client, members
+        self._fleet, self.client, self.members, self._module = fleet, client, members, module
         self._parameters = {'bootstrap': 'members', 'members': list(members), **parameters}
         for member in members:
             self.start(member)
@@ -43,8 +43,8 @@ class MusterCluster:
 
     def start(self, member: str) -> None:
         """Start a member, again after a kill."""
-        self._fleet.start_node('muster.cluster.node', member,
-                               {**self._parameters, 'data_directory': self._fleet.folder / member})
+        self._fleet.start_node(self._module, member, {
+            **self._parameters, 'data_directory': self._fleet.folder / member}, name=f'{member}.cluster')
 
     def run(self, script: str, *arguments: str, name: str = '') -> Process:
         """Start a script of the benchmarks in the domain of the cluster; it ends with it."""
@@ -132,6 +132,13 @@ class MusterCluster:
         finally:
             process.end()
 
+    def output(self, member: str, number: signal.Signals) -> str:
+        """End a member by a signal and return what it printed."""
+        process = self._fleet.processes[f'{member}.cluster']
+        process.send(number)
+        process.wait()
+        return process.text
+
     def restart(self, member: str) -> None:
         """Start a member again that was killed."""
         self._fleet.processes[f'{member}.cluster'].wait(10)
@@ -140,7 +147,8 @@ class MusterCluster:
 
 
 @contextmanager
-def muster_cluster(members: tuple[str, ...] = MEMBERS, **parameters: Any) -> Iterator[MusterCluster]:
+def muster_cluster(members: tuple[str, ...] = MEMBERS, module: str = 'muster.cluster.node',
+                   **parameters: Any) -> Iterator[MusterCluster]:
     """Run a cluster in a ROS domain of its own, its logs on the disk; `parameters` are its nodes'."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     with tempfile.TemporaryDirectory(prefix='muster-benchmark-', dir=DISK) as folder, \
@@ -148,7 +156,7 @@ def muster_cluster(members: tuple[str, ...] = MEMBERS, **parameters: Any) -> Ite
         fleet = Fleet(Path(folder), domain)
         client = RosClient(domain)
         try:
-            yield MusterCluster(fleet, client, members, parameters)
+            yield MusterCluster(fleet, client, members, parameters, module)
         finally:
             client.close()
             fleet.close()
