@@ -287,9 +287,10 @@ class ClusterMember:
         if self.raft is None or self.raft.leader is None:
             return
         target = (self.raft.leader, self.raft.term)
+        leads = self.leads
         forwarded: list[bytes] = []
         for pending in self._requests.due(candidates, target, now):
-            if self.leads:
+            if leads:
                 if self._propose(pending.command, now) is None:
                     break
             else:
