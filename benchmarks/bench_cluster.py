@@ -162,9 +162,10 @@ def report(results: Results, own: dict[Any, Any], peer: dict[Any, Any], plan: Pl
         def of(found: dict[Any, Any]) -> float | None:
             return None if isinstance(found.get(what), Exception | None) else value(found[what])
 
-        failed = own[what]
+        failed = [whose + reason(found[what]) for whose, found in (('', own), ('etcd: ', peer))
+                  if isinstance(found.get(what), Exception)]
         results.add(measure, of(own), unit, peer='etcd' if peer else None, peer_value=of(peer),
-                    remark=reason(failed) if isinstance(failed, Exception) else '', **targets)
+                    remark='; '.join(failed), **targets)
 
     for role in ('leader', 'follower'):
         for what in ('acquire', 'release'):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
+import gc
 from pathlib import Path
 import queue
 from random import Random
@@ -15,6 +17,7 @@ from typing import Any
 from harness import DISK
 from muster.cluster.execution import Assignment, Execution, Key
 from muster.cluster.member import ClusterMember, Effects
+from muster.cluster.node import GARBAGE_THRESHOLDS
 from muster.cluster.raft.core import PROFILES
 from muster.cluster.state.commands import (
     Acquire,
@@ -202,22 +205,27 @@ class Core:
 
 def entries_per_second(in_flight: int, seconds: float) -> float:
     """Return how many entries a second three durable members commit and apply."""
-    with tempfile.TemporaryDirectory(prefix='muster-benchmark-core-', dir=DISK) as folder:
-        core = Core(Path(folder))
-        try:
-            return core.run(in_flight, seconds)
-        finally:
-            core.close()
+    with _running_core() as core:
+        return core.run(in_flight, seconds)
 
 
 def tasks_in_process(seconds: float) -> tuple[list[float], float]:
     """Return when, in seconds, each task ended that three durable members placed and executed."""
+    with _running_core() as core:
+        return core.tasks(TASKS_IN_FLIGHT, seconds), seconds
+
+
+@contextmanager
+def _running_core() -> Iterator[Core]:
+    before = gc.get_threshold()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)  # as the node does
     with tempfile.TemporaryDirectory(prefix='muster-benchmark-core-', dir=DISK) as folder:
         core = Core(Path(folder))
         try:
-            return core.tasks(TASKS_IN_FLIGHT, seconds), seconds
+            yield core
         finally:
             core.close()
+            gc.set_threshold(*before)
 
 
 def _refuse(error: OSError | None) -> None:

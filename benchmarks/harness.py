@@ -111,7 +111,7 @@ class Results:
         for heading in HEADINGS:
             table.add_column(heading, justify='right' if heading in NUMBERS else 'left')
         for row in self.rows:
-            table.add_row(*cells(asdict(row)))
+            table.add_row(*map(escape, cells(asdict(row))))
         return table
 
 
