@@ -10,6 +10,7 @@ from muster.ros import qos
 from muster.ros.node import ConfigurationError
 from processes import Fleet, wait_until
 import pytest
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from sample import Sample
 from std_msgs.msg import String
@@ -95,6 +96,19 @@ def test_shutdown_is_possible_from_every_state(make: Make, depth: int) -> None:
     assert state(node) == 'finalized'
     assert node.steps[-1] == 'release'
     assert ('deactivate' in node.steps) == (depth == 2)
+
+
+def test_work_is_run_while_the_node_spins_and_dropped_afterwards(make: Make) -> None:
+    """A thread of the node may have something to say while the node goes down."""
+    node, done = make(), []
+    node.run_soon(lambda: done.append('nobody spins it yet'))
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    node.run_soon(lambda: done.append('spun'))
+    executor.spin_once(timeout_sec=5)
+    executor.shutdown()
+    node.run_soon(lambda: done.append('too late'))
+    assert done == ['spun']
 
 
 def test_two_namespaces_do_not_meet(make: Make) -> None:

@@ -29,11 +29,11 @@ from muster.cluster.state.commands import (
 )
 from muster.cluster.state.members import Robot
 from muster.ros.durations import duration
+from muster.ros.node import ManagedNode
 from muster.ros.qos import SERVICES
 from muster_interfaces.action import ExecuteTask
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from unique_identifier_msgs.msg import UUID
 
 #: How often the ROS graph is looked at for workers.
@@ -73,7 +73,8 @@ def goal_id(key: Key) -> UUID:
 class Executor:
     """Executes what the cluster assigns to this robot, through action servers in its namespace."""
 
-    def __init__(self, node: Node, engine: Engine, capabilities: tuple[str, ...], capacity: int) -> None:
+    def __init__(self, node: ManagedNode, engine: Engine, capabilities: tuple[str, ...],
+                 capacity: int) -> None:
         """Prepare, on the public node's thread; `begin` begins."""
         self._node, self._engine = node, engine
         self._configured, self._capacity = frozenset(capabilities), capacity
@@ -173,9 +174,8 @@ class Executor:
     def _post(self, work: Callable[[], None]) -> None:
         """Run something on the public node's thread."""
         self._work.append(work)
-        executor = self._node.executor
-        if executor is not None and len(self._work) == 1:
-            executor.create_task(self._step)
+        if len(self._work) == 1:
+            self._node.run_soon(self._step)
 
     # On the public node's thread ----------------------------------------------------------------
     def _step(self) -> None:

@@ -241,7 +241,7 @@ class ClusterNode(ManagedNode):
         """End the process: an error inside the transport leaves nothing to rely on but the disk."""
         def end() -> None:
             raise error
-        self.executor.create_task(end)
+        self.run_soon(end)
 
     def _try_again(self) -> None:
         self._retry.cancel()

@@ -3,7 +3,8 @@
 """What the three nodes share: a managed node with parameters, autostart and diagnostics."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 import os
 from pathlib import Path
 import re
@@ -107,6 +108,12 @@ class ManagedNode(LifecycleNode):
         if self.is_active:
             self.trigger_deactivate()
         self.release()
+
+    def run_soon(self, work: Callable[[], None]) -> None:
+        """Run `work` on the thread that spins this node, from any thread; never, where it spins no more."""
+        if self.executor is not None:
+            with suppress(AttributeError):  # rclpy takes the guard condition from an executor that has ended
+                self.executor.create_task(work)
 
     @property
     def is_active(self) -> bool:
