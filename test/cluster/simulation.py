@@ -37,7 +37,7 @@ TIMING = PROFILES['lan']
 #: The inboxes of the transport keep so many messages (QoS depth).
 INBOX = 64
 #: Longest time without faults until a cluster must work again.
-PATIENCE = 20 * SECOND
+PATIENCE = 40 * SECOND
 #: How often it is looked whether it does.
 GLANCE = 20 * MILLISECOND
 #: How often a full disk is tried again.
@@ -112,6 +112,8 @@ class Simulation:
         self.leisure = random.choice((5, 30, 200)) * MILLISECOND      # of clients between requests
         # Where all that may delay a request is short, so may be the life of a session.
         self.haste = random.choice((1, 1, 5))
+        if self.haste > 1:
+            self.slow_disk = min(self.slow_disk, 40 * MILLISECOND)
         self.lifetime = sessions.LIFETIME if self.haste == 1 else 6 * SECOND // self.haste
         self.policy = Policy(random.choice((Care(), Care(), HASTY)), random.choice((20_000, 60, 12)))
         names = [f'r{i + 1}' for i in range(random.choice((1, 2, 3, 3, 3, 3, 4, 5)))]

@@ -12,6 +12,21 @@ from muster.cluster.state.commands import Acquire, Code
 import pytest
 
 
+def test_who_looks_for_a_cluster_is_answered_also_by_a_silent_learner() -> None:
+    fleet = Fleet(*robots('ab', 'auto'))
+    fleet.run(6)
+    assert fleet['b'].raft is not None and fleet.leaders() == ['a']
+    fleet.cut = {'a'}                            # its greetings are lost: the learner alone can tell
+    newcomer = Robot('c', 'auto', (), 3)
+    fleet.robots['c'] = newcomer
+    newcomer.start(fleet.now)
+    fleet.run(5)
+    assert newcomer.member is not None and newcomer.member.raft is None
+    fleet.cut = set()
+    fleet.run(3)
+    assert newcomer.cluster_id == fleet['a'].cluster_id
+
+
 def test_listed_members_found_one_cluster_that_all_vote_in() -> None:
     fleet = Fleet(*robots('abc'))
     fleet.run(2)

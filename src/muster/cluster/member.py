@@ -139,6 +139,7 @@ class ClusterMember:
         self._wishes = Wishes(timing.election_max)
         self._problems: dict[str, tuple[str, int]] = {}
         self._hello_at = now
+        self._greeted_at = now - HELLO_SETTLED     # when it last answered somebody who looks for a cluster
         self._caretaker: Caretaker | None = None   # while it leads
         self._orphaned: list[Operation] = []       # to be announced again when this member counts as alive
         self._bytes = 0                            # of commands since the last snapshot
@@ -454,6 +455,10 @@ class ClusterMember:
         if known and known.member != sender and now - known.at < HELLO_WAITING:
             self._report(f'twin {sender.id}', f"two live members call themselves '{sender.id}': "
                          'rename one robot', now)
+        if not packet.cluster_id and self.raft is not None and now - self._greeted_at >= HELLO_SETTLED:
+            # A learner is silent otherwise, and whoever hears nobody for long founds another cluster.
+            self._greeted_at = now
+            self._send(EVERYBODY, Hello((), False, self.leader))
         if known or len(self._heard) < MAX_HEARD:
             self._heard[sender.id] = Heard(sender, packet.cluster_id, hello, now)
         if self.cluster_id and packet.cluster_id and packet.cluster_id != self.cluster_id:

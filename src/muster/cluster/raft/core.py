@@ -510,7 +510,7 @@ class Raft:
             self.progress = {m: self.progress.get(m) or Progress(entry.index, heard=now)
                              for m in wanted}
             for member, progress in self.progress.items():
-                if progress.listening and member not in self.configuration.learners:
+                if progress.listening and self.configuration.may_vote(member):
                     progress.probe()
         else:
             self._start_election_timer(now)  # a learner's is longer than a voter's
@@ -645,9 +645,10 @@ class Raft:
             if progress.accepted(min(reply.index, self.log.last_index)):
                 self._advance_commit(now)
             if sender in self.configuration.learners:
-                # Only who knows that it is a learner follows the broadcast.
+                # Only who knows that it is a learner, and nothing else, follows the broadcast.
                 told = max(self._broadcast_index, self._configurations[-1][0])
-                progress.listening = progress.match >= told and sender not in self.attended
+                progress.listening = progress.match >= told and sender not in self.attended and \
+                    not self.configuration.may_vote(sender)
         elif progress.listening:
             progress.probe()  # it missed something of the broadcast
         else:
