@@ -384,7 +384,9 @@ class Simulation:
         else:
             ticket = member.submit(operation, request, patience, robot.clock(self.time))
         robot.clients[ticket] = once
-        own = member._requests._session, member._requests._sequence
+        refused = any(answered_now == ticket for answered_now, _ in member._requests.answers)
+        # What is refused at the door (a full disk) has got no id; the last one is another call's.
+        own = ('', ticket) if refused else (member._requests._session, member._requests._sequence)
         self.history += [(call, request or own) for call in calls]
         wait = operation.wait if isinstance(operation, Acquire) else 0
         self.after(patience + wait + SECOND, lambda: once(Answer(Code.OUTCOME_UNKNOWN)))
