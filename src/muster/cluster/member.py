@@ -296,7 +296,7 @@ class ClusterMember:
                     break
             else:
                 forwarded.append(pending.command)
-            pending.proposed = True
+            pending.repeated, pending.proposed = pending.proposed, True
             pending.sent_to, pending.sent_at = target, now
         for commands in batches(forwarded):
             self._send(self.raft.leader, Forward(commands))

@@ -35,6 +35,7 @@ class Pending:
     tickets: list[int]
     wait: int = 0
     proposed: bool = False    # it left this member, so it may take effect
+    repeated: bool = False    # more than once
     queued: bool = False      # it was applied and waits for its lock
     sent_at: int = 0
     sent_to: Leader = (None, -1)
@@ -138,7 +139,9 @@ class Requests:
         pending = self.commands.get(request)
         if pending is None:
             return  # of a client of another member
-        if answer.code != Code.QUEUED:
+        if answer.code == Code.SESSION_EXPIRED and pending.repeated:
+            self._finish(pending, _UNKNOWN)  # an earlier copy may have been executed while the session lived
+        elif answer.code != Code.QUEUED:
             self._finish(pending, answer)
         elif not pending.queued:
             # From here on cluster time decides when the wait is over.
