@@ -14,7 +14,7 @@ import time
 from ament_index_python.packages import get_package_share_directory
 from harness import percentile, Results
 from muster.learning.agent import ReinforcementLearningAgent
-from muster.learning.agents.base import Transition
+from muster.learning.agents.base import Discrete, Transition
 from muster.learning.agents.q_learning import QLearning
 from muster.learning.cycle import ControlCycle
 from muster.learning.specification import load_specification, Specification
@@ -34,16 +34,16 @@ def main() -> None:
     results = Results('learning')
     transitions = random_transitions()
     bare = per_second(bare_q_learning(transitions), TRANSITIONS)
-    learner = QLearning(ACTIONS, seed=0)
+    learner = QLearning(Discrete(ACTIONS), seed=0)
     results.add('Q-learning, improve (the update alone)', per_second(
         lambda: [learner.improve(t) for t in transitions], TRANSITIONS), 'updates/s',
         peer='bare dict of lists', peer_value=bare)
-    results.add('Q-learning, learn (checked, with statistics)', per_second(
-        lambda: [learner.learn(t) for t in transitions], TRANSITIONS), 'updates/s',
+    results.add('Q-learning, observe and learn (checked, with statistics)', per_second(
+        lambda: [(learner.observe(t), learner.learn()) for t in transitions], TRANSITIONS), 'updates/s',
         peer='bare dict of lists', peer_value=bare)
     agent = ReinforcementLearningAgent('benchmark', list(range(ACTIONS)), seed=0)
     results.add('ReinforcementLearningAgent.update (any state, with replay)', per_second(
-        lambda: [agent.update(t.state, t.action, t.reward, t.next_state, t.done) for t in transitions],
+        lambda: [agent.update(t.state, t.action, t.reward, t.next_state, t.terminated) for t in transitions],
         TRANSITIONS), 'updates/s', peer='bare dict of lists', peer_value=bare)
     share = Path(get_package_share_directory('muster'))
     specification = load_specification(share / 'config' / 'learning' / 'goal_seeking.yaml')

@@ -9,7 +9,7 @@ import sys
 
 from hypothesis import given, strategies as st
 from muster.learning import LearningMode, ReinforcementLearningAgent
-from muster.learning.agents.base import Transition
+from muster.learning.agents.base import Discrete, Transition
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from muster.learning.discretiser import Discretiser
@@ -25,9 +25,10 @@ def run(agent: QLearning, rules: Rules, start: State, updates: int, state: State
     """Learn for a number of updates; return the actions taken and the state reached."""
     state, actions = state or start, []
     for _ in range(updates):
-        action = agent.act(state, mode).index
+        action = agent.act(state, mode).action
         following, reward, done = rules(state, action)
-        agent.learn(Transition(state, action, reward, following, done))
+        agent.observe(Transition(state, action, reward, following, done))
+        agent.learn()
         state = start if done else following
         actions.append(action)
     return actions, state
@@ -38,7 +39,7 @@ def run(agent: QLearning, rules: Rules, start: State, updates: int, state: State
 @pytest.mark.parametrize('seed', [1, 2, 3])
 def test_values_are_those_of_dynamic_programming(rules: Rules, start: State, actions: int, updates: int,
                                                  seed: int) -> None:
-    agent = QLearning(actions, QLearningParameters(learning_rate=1.0, discount=0.9), seed)
+    agent = QLearning(Discrete(actions), QLearningParameters(learning_rate=1.0, discount=0.9), seed)
     run(agent, rules, start, updates, mode=LearningMode.EXPLORATION)
     exact = exact_values(rules, start, actions, 0.9)
     compared = 0
@@ -49,11 +50,11 @@ def test_values_are_those_of_dynamic_programming(rules: Rules, start: State, act
 
 
 def test_greedy_policy_walks_the_shortest_way_along_the_cliff() -> None:
-    agent = QLearning(4, QLearningParameters(learning_rate=0.5, discount=1.0, epsilon=0.1), 1)
+    agent = QLearning(Discrete(4), QLearningParameters(learning_rate=0.5, discount=1.0, epsilon=0.1), 1)
     run(agent, cliff, (3, 0), 40_000)
     state, total, done = (3, 0), 0.0, False
     for _ in range(50):
-        state, reward, done = cliff(state, agent.act(state, LearningMode.EXPLOITATION).index)
+        state, reward, done = cliff(state, agent.act(state, LearningMode.EXPLOITATION).action)
         total += reward
         if done:
             break
@@ -61,23 +62,24 @@ def test_greedy_policy_walks_the_shortest_way_along_the_cliff() -> None:
 
 
 def test_modes_explore_exploit_and_mix() -> None:
-    agent = QLearning(4, QLearningParameters(epsilon=0.25), 3)
+    agent = QLearning(Discrete(4), QLearningParameters(epsilon=0.25), 3)
     agent.table['here'] = [0.0, 1.0, 0.0, 0.0]
     mixed = [agent.act('here', LearningMode.MIXED) for _ in range(4000)]
     assert 0.22 < sum(choice.exploratory for choice in mixed) / 4000 < 0.28
-    assert {choice.index for choice in mixed if not choice.exploratory} == {1}
+    assert {choice.action for choice in mixed if not choice.exploratory} == {1}
     explored = [agent.act('here', LearningMode.EXPLORATION) for _ in range(400)]
-    assert all(choice.exploratory for choice in explored) and {c.index for c in explored} == {0, 1, 2, 3}
+    assert all(choice.exploratory for choice in explored) and {c.action for c in explored} == {0, 1, 2, 3}
     before = agent.generator.bit_generator.state
-    assert agent.act('here', LearningMode.EXPLOITATION).index == 1
+    assert agent.act('here', LearningMode.EXPLOITATION).action == 1
     assert agent.generator.bit_generator.state == before
 
 
 def test_the_table_is_bounded_and_the_exploration_rate_decays_to_its_minimum() -> None:
     parameters = QLearningParameters(max_states=3, epsilon=0.8, epsilon_decay=0.5, epsilon_min=0.3)
-    agent = QLearning(2, parameters, 1)
+    agent = QLearning(Discrete(2), parameters, 1)
     for state in range(10):
-        agent.learn(Transition(state, 0, 1.0, state, True))
+        agent.observe(Transition(state, 0, 1.0, state, True))
+        agent.learn()
     assert agent.states == 3
     rates = []
     for _ in range(3):
@@ -93,20 +95,47 @@ def test_hyperparameters_out_of_range_are_refused_by_name(parameters: dict) -> N
         QLearningParameters(**parameters)
 
 
+def test_only_live_hyperparameters_change_and_a_refused_change_changes_nothing() -> None:
+    agent = QLearning(Discrete(2), seed=1)
+    agent.decay()
+    decayed = agent.epsilon
+    agent.configure(learning_rate=0.5)
+    assert agent.parameters.learning_rate == 0.5 and agent.epsilon == decayed
+    agent.configure(epsilon=0.9)
+    assert agent.epsilon == 0.9
+    for values, reason in (({'learning_rate': 0.1, 'max_states': 5}, 'max_states is fixed'),
+                           ({'learning_rate': 0.1, 'discount': 2.0}, 'discount must be within 0..1, not 2.0'),
+                           ({'learnin_rate': 0.1}, "unknown hyper-parameter 'learnin_rate'")):
+        with pytest.raises(ValueError, match=reason):
+            agent.configure(**values)
+    assert agent.parameters.learning_rate == 0.5
+
+
+def test_a_transition_is_never_lost_and_one_that_is_due_is_saved() -> None:
+    agent = QLearning(Discrete(2), QLearningParameters(learning_rate=1.0), seed=1)
+    agent.observe(Transition('a', 0, 1.0, 'b', True))
+    agent.observe(Transition('b', 1, 2.0, 'c', True))
+    assert agent.table == {'a': [1.0, 0.0]}
+    resumed = QLearning(Discrete(2), seed=2)
+    resumed.restore(*agent.export())
+    assert resumed.learn() == 2.0 and resumed.learn() is None
+    assert resumed.table == {'a': [1.0, 0.0], 'b': [0.0, 2.0]}
+
+
 def test_same_seed_same_run_and_another_seed_another() -> None:
     def outcome(seed: int) -> tuple[list[int], dict[Hashable, list[float]]]:
-        agent = QLearning(4, seed=seed)
+        agent = QLearning(Discrete(4), seed=seed)
         return run(agent, cliff, (3, 0), 3000)[0], agent.table
     assert outcome(1) == outcome(1)
     assert outcome(1) != outcome(2)
 
 
 def test_n_plus_m_updates_equal_n_save_load_m_bit_for_bit() -> None:
-    whole, first = QLearning(4, seed=9), QLearning(4, seed=9)
+    whole, first = QLearning(Discrete(4), seed=9), QLearning(Discrete(4), seed=9)
     run(whole, cliff, (3, 0), 5000)
     _, state = run(first, cliff, (3, 0), 2000)
     document, arrays = first.export()
-    second = QLearning(4, seed=1)
+    second = QLearning(Discrete(4), seed=1)
     second.restore(json.loads(json.dumps(document)), arrays)
     run(second, cliff, (3, 0), 3000, state)
     assert second.table == whole.table

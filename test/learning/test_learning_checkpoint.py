@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 
+from muster.learning.agents.base import Discrete
 from muster.learning.agents.q_learning import QLearning
 from muster.learning.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from muster.learning.models import ModelError, ModelFolder, restore, snapshot
@@ -105,14 +106,14 @@ def test_other_things_than_model_files_are_refused_at_once(tmp_path: Path) -> No
     ({'epsilon': 'x'}, 'finite'), ({'actions': 3}, 'actions'), ({'parameters': {'evil': 1}}, 'evil'),
     ({'generator': {}}, 'generator'),
     ({'generator': {'bit_generator': 'PCG64', 'state': {'state': -1, 'inc': 1}}}, 'generator'),
-    ({'statistics': {'updates': -1}}, 'count'), ({'statistics': None}, 'wrong type'),
-    ({'states': None}, 'wrong type')])
+    ({'statistics': {'steps': -1}}, 'count'), ({'statistics': None}, 'wrong type'),
+    ({'states': None}, 'wrong type'), ({'due': [[1], 2, 0.0, [1], False]}, 'action 2')])
 def test_an_unsound_agent_is_refused_and_the_agent_unchanged(change: dict, reason: str) -> None:
-    saved = QLearning(2, seed=1)
+    saved = QLearning(Discrete(2), seed=1)
     saved.table[(1,)] = [0.5, 0.25]
     checkpoint = snapshot(saved, {})
     checkpoint.document['agent'].update(change)
-    agent = QLearning(2, seed=2)
+    agent = QLearning(Discrete(2), seed=2)
     before = agent.export()[0]
     with pytest.raises(ModelError, match=reason):
         restore(checkpoint, agent, {})

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from muster.learning.agents.base import count, finite, LearningMode, Statistics, Transition
-from muster.learning.agents.q_learning import QLearning, QLearningParameters
+from muster.learning.agents.base import count, Discrete, finite, LearningMode, Statistics, Transition, Value
+from muster.learning.agents.q_learning import QLearning, QLearningParameters, restored_transition
 from muster.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from muster.learning.models import ModelError, restore, snapshot
 from muster.learning.replay import UniformReplay
@@ -25,7 +25,7 @@ class ReinforcementLearningAgent[Action: Hashable]:
     """
 
     def __init__(self, agent_id: str, actions: Sequence[Action], *, seed: int | None = None,
-                 replay_capacity: int = 10_000, **hyperparameters: float) -> None:
+                 replay_capacity: int = 10_000, **hyperparameters: Value) -> None:
         """
         Make an agent that knows nothing.
 
@@ -39,11 +39,8 @@ class ReinforcementLearningAgent[Action: Hashable]:
         self._numbers = {freeze(action): number for number, action in enumerate(self.actions)}
         if not 1 <= len(self._numbers) == len(self.actions) <= 256:
             raise ValueError('actions must be 1..256 different values')
-        try:
-            parameters = QLearningParameters(**hyperparameters)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ValueError(f'unknown hyper-parameter: {error}') from error
-        self._learner = QLearning(len(self.actions), parameters, seed)
+        parameters = QLearningParameters().changed(**hyperparameters)
+        self._learner = QLearning(Discrete(len(self.actions)), parameters, seed)
         self._replay: UniformReplay[Hashable] = UniformReplay(replay_capacity)
         self._episode_return = 0.0
 
@@ -59,20 +56,24 @@ class ReinforcementLearningAgent[Action: Hashable]:
 
     def select_action(self, state: Any, mode: LearningMode = LearningMode.MIXED) -> Action:
         """Return the action to take; raises ValueError on a state that is not made of plain values."""
-        return self.actions[self._learner.act(freeze(state), mode).index]
+        number = self._learner.act(freeze(state), mode).action
+        assert isinstance(number, int)
+        return self.actions[number]
 
     def update(self, state: Any, action: Action, reward: float, next_state: Any, done: bool) -> float:
         """
-        Learn that `action` in `state` gave `reward` and led to `next_state`; return the TD error.
+        Learn that `action` in `state` gave `reward` and led to `next_state`.
 
-        `done` means the task ended there. Raises ValueError and learns nothing on an unknown action,
-        a reward that is not finite or an unsound state.
+        Returns the size of the temporal-difference error. `done` means the task ended there. Raises
+        ValueError and learns nothing on an unknown action, a reward that is not finite or an unsound
+        state.
         """
         number = self._numbers.get(freeze(action))
         if number is None:
             raise ValueError(f'unknown action {action!r}: the actions are {self.actions}')
         transition = Transition(freeze(state), number, reward, freeze(next_state), bool(done))
-        error = self._learner.learn(transition)
+        self._learner.observe(transition)
+        error = self._learner.learn() or 0.0
         self._replay.add(transition)
         self._episode_return += reward
         if done:
@@ -112,7 +113,7 @@ class ReinforcementLearningAgent[Action: Hashable]:
         """Write everything to a file; raises CheckpointError and leaves an old file as it was."""
         checkpoint = snapshot(self._learner, self._meaning)
         remembered = {'capacity': self._replay.capacity, 'transitions': [
-            [t.state, t.action, t.reward, t.next_state, t.done] for t in self._replay]}
+            [t.state, t.action, t.reward, t.next_state, t.terminated] for t in self._replay]}
         save_checkpoint(Path(path), Checkpoint(
             {**checkpoint.document, 'replay': remembered, 'episode_return': self._episode_return},
             checkpoint.arrays))
@@ -125,15 +126,13 @@ class ReinforcementLearningAgent[Action: Hashable]:
         is then unchanged.
         """
         checkpoint = load_checkpoint(Path(path))
-        learner = QLearning(len(self.actions), self._learner.parameters)
+        learner = QLearning(Discrete(len(self.actions)), self._learner.parameters)
         restore(checkpoint, learner, self._meaning)
         try:
             remembered = checkpoint.document['replay']
             replay: UniformReplay[Hashable] = UniformReplay(count(remembered['capacity']))
-            for state, action, reward, next_state, done in remembered['transitions']:
-                if count(action) >= len(self.actions):
-                    raise ValueError(f'action {action} does not exist')
-                replay.add(Transition(freeze(state), action, finite(reward), freeze(next_state), bool(done)))
+            for entries in remembered['transitions']:
+                replay.add(restored_transition(entries, len(self.actions)))
             episode_return = finite(checkpoint.document['episode_return'])
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f'{path}: the remembered transitions are unsound: {error}') from error

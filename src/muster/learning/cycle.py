@@ -129,9 +129,10 @@ class ControlCycle[State]:
         state = self.agent.encode(self.sample.values)
         ended = self._learn(state, reward, terminal)
         choice = self.agent.act(state, self._mode)
-        self._last = state, choice.index
-        return Decision(self._commander.command(choice.index), choice.index,
-                        self.specification.action.names[choice.index], choice.exploratory, '', ended)
+        assert isinstance(choice.action, int)
+        self._last = state, choice.action
+        return Decision(self._commander.command(choice.action), choice.action,
+                        self.specification.action.names[choice.action], choice.exploratory, '', ended)
 
     def make_safe(self, reason: str) -> Decision:
         """Decide for the safe action, drop the transition and truncate the episode."""
@@ -156,17 +157,22 @@ class ControlCycle[State]:
             return None
         self._steps += 1
         self._total += reward
-        if self._mode.learns and not self.learning_problem:
-            self.agent.learn(Transition(*self._last, reward, state, terminal))
+        time_up = bool(self._most_steps) and self._steps >= self._most_steps and not terminal
+        if self.learning_problem:
+            self.agent.interrupt()
+        elif self._mode.learns:
+            self.agent.observe(Transition(*self._last, reward, state, terminal, time_up))
+            while self.agent.learn() is not None:
+                pass
         if terminal:
             return self._finish(End.TERMINAL)
-        if self._most_steps and self._steps >= self._most_steps:
-            return self._finish(End.TIME_LIMIT)
-        return None
+        return self._finish(End.TIME_LIMIT) if time_up else None
 
     def _finish(self, end: End) -> EpisodeRecord | None:
         steps, total = self._steps, self._total
         self._last, self._steps, self._total = None, 0, 0.0
+        if end is End.TRUNCATED:
+            self.agent.interrupt()
         if steps == 0:
             return None
         self.episodes += 1

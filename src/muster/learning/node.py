@@ -16,7 +16,7 @@ from typing import Any
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 from diagnostic_msgs.msg import DiagnosticStatus
 from muster.learning.agents.base import Agent, LearningMode
-from muster.learning.agents.q_learning import QLearning, QLearningParameters
+from muster.learning.agents.q_learning import QLearningParameters
 from muster.learning.cycle import ControlCycle, Decision, EpisodeRecord
 from muster.learning.models import ModelError, ModelFolder, ModelNotFoundError, restore, snapshot
 from muster.learning.safety import StopRecord
@@ -268,24 +268,23 @@ class LearningNode(ManagedNode):
     def _mode(self) -> LearningMode:
         return LearningMode[self.parameters['mode'].upper()]
 
-    def _new_agent(self) -> QLearning:
+    def _new_agent(self) -> Agent[Any]:
         seed = self.parameters['seed']
         agent = make_agent(self._specification, None if seed < 0 else seed)
-        agent.configure(self._hyperparameters())
+        agent.configure(**self._hyperparameters())
         return agent
 
-    def _hyperparameters(self) -> QLearningParameters:
-        chosen = {name: self.parameters[name] for name in LIVE if self.parameters[name] >= 0.0}
-        assert isinstance(self._specification.hyperparameters, QLearningParameters)
-        return self._specification.hyperparameters.changed(**chosen)
+    def _hyperparameters(self) -> dict[str, float]:
+        return {name: self.parameters[name] if self.parameters[name] >= 0.0
+                else getattr(self._specification.hyperparameters, name) for name in LIVE}
 
-    def _restored(self, checkpoint: Any) -> QLearning:
+    def _restored(self, checkpoint: Any) -> Agent[Any]:
         agent = make_agent(self._specification)
         restore(checkpoint, agent, self._specification.meaning)
-        agent.configure(self._hyperparameters())
+        agent.configure(**self._hyperparameters())
         return agent
 
-    def _load(self, name: str) -> QLearning:
+    def _load(self, name: str) -> Agent[Any]:
         return self._restored(self._models.load(name))
 
     def _replace_agent(self, agent: Agent[Any]) -> None:
@@ -299,8 +298,8 @@ class LearningNode(ManagedNode):
             return
         if 'mode' in changed:
             self._publish_episode(self.cycle.change_mode(self._mode()))
-        if set(changed) & set(LIVE) and isinstance(self.cycle.agent, QLearning):
-            self.cycle.agent.configure(self._hyperparameters())
+        if set(changed) & set(LIVE):
+            self.cycle.agent.configure(**self._hyperparameters())
 
     def _autosave(self) -> None:
         agent = self.cycle.agent

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from muster.learning.agents.base import Agent, LearningMode
+from muster.learning.agents.base import Agent, Discrete, LearningMode
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.cycle import ControlCycle, End, EpisodeRecord
 from muster.learning.discretiser import Discretiser
@@ -46,11 +46,12 @@ class Training:
         return [episode.total for episode in self.episodes]
 
 
-def make_agent(specification: Specification, seed: int | None = None) -> QLearning:
+def make_agent(specification: Specification, seed: int | None = None) -> Agent[Any]:
     """Make the agent that a specification describes; it knows nothing yet."""
     assert isinstance(specification.hyperparameters, QLearningParameters)
     edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
-    return QLearning(len(specification.action.names), specification.hyperparameters, seed, Discretiser(edges))
+    return QLearning(Discrete(len(specification.action.names)), specification.hyperparameters, seed,
+                     Discretiser(edges))
 
 
 def train(specification: Specification, environment: Environment, steps: int, seed: int | None = None,
