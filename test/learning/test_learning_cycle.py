@@ -59,6 +59,7 @@ class Loop:
             if reward is not None:
                 self.cycle.receive('reward', SimpleNamespace(data=reward), self.now)
             decision = self.cycle.step(self.now, clock or self.now)
+            self.cycle.learn()
         return decision
 
 

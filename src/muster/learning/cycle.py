@@ -1,13 +1,14 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-The control cycle: observe, learn from what the last action led to, act; or make safe.
+The control cycle: observe what the last action led to, act, learn; or make safe.
 
 Plain Python that is told the time, so that the node, off-line training and tests run the very same.
 """
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -127,12 +128,18 @@ class ControlCycle[State]:
         if problem:
             return self.make_safe(problem)
         state = self.agent.encode(self.sample.values)
-        ended = self._learn(state, reward, terminal)
+        ended = self._observe(state, reward, terminal)
         choice = self.agent.act(state, self._mode)
         assert isinstance(choice.action, int)
         self._last = state, choice.action
         return Decision(self._commander.command(choice.action), choice.action,
                         self.specification.action.names[choice.action], choice.exploratory, '', ended)
+
+    def learn(self, more: Callable[[], bool] = lambda: True) -> None:
+        """Work off what is due to be learned: one unit, and another as long as there may be `more`."""
+        if self._mode.learns:
+            while self.agent.learn() is not None and more():
+                pass
 
     def make_safe(self, reason: str) -> Decision:
         """Decide for the safe action, drop the transition and truncate the episode."""
@@ -152,7 +159,7 @@ class ControlCycle[State]:
             return f'the cycle came {elapsed:.3f} s after the last one'
         return ''
 
-    def _learn(self, state: State, reward: float, terminal: bool) -> EpisodeRecord | None:
+    def _observe(self, state: State, reward: float, terminal: bool) -> EpisodeRecord | None:
         if self._last is None:
             return None
         self._steps += 1
@@ -162,8 +169,6 @@ class ControlCycle[State]:
             self.agent.interrupt()
         elif self._mode.learns:
             self.agent.observe(Transition(*self._last, reward, state, terminal, time_up))
-            while self.agent.learn() is not None:
-                pass
         if terminal:
             return self._finish(End.TERMINAL)
         return self._finish(End.TIME_LIMIT) if time_up else None

@@ -43,6 +43,8 @@ from std_srvs.srv import SetBool, Trigger
 LIVE = ('learning_rate', 'discount', 'epsilon', 'epsilon_min', 'epsilon_decay')
 #: Model files being written or read at one time; more requests are answered BUSY.
 MAXIMUM_JOBS = 4
+#: Part of the period that learning may take, after the command is out.
+LEARNING_BUDGET = 0.5
 #: With simulated time, so long without a cycle (seconds of real time) gives the safe action.
 SILENCE = 0.5
 #: The safe action may take so long to be acknowledged before its publisher goes, in seconds.
@@ -215,12 +217,21 @@ class LearningNode(ManagedNode):
         try:
             decision = self.cycle.step(now, self.get_clock().now().nanoseconds * 1e-9)
         except Exception as error:
-            self.get_logger().error(f'the cycle failed, the action is safe: {error}',
-                                    throttle_duration_sec=5.0)
-            self.get_logger().debug(traceback.format_exc())
-            decision = self.cycle.make_safe(f'{type(error).__name__}: {error}')
+            decision = self._failed(error)
         self._carry_out(decision)
+        self._learn(now + LEARNING_BUDGET / self._specification.rate)
         self._durations.append(boot_time() - now)
+
+    def _learn(self, deadline: float) -> None:
+        try:
+            self.cycle.learn(lambda: boot_time() < deadline)
+        except Exception as error:
+            self._carry_out(self._failed(error))
+
+    def _failed(self, error: Exception) -> Decision:
+        self.get_logger().error(f'the cycle failed, the action is safe: {error}', throttle_duration_sec=5.0)
+        self.get_logger().debug(traceback.format_exc())
+        return self.cycle.make_safe(f'{type(error).__name__}: {error}')
 
     def _watch(self) -> None:
         silent = boot_time() - self._cycled

@@ -71,6 +71,7 @@ def train(specification: Specification, environment: Environment, steps: int, se
         for topic, message in messages:
             cycle.receive(topic, message, now)
         decision = cycle.step(now, now)
+        cycle.learn()
         if decision.ended:
             episodes.append(decision.ended)
         if decision.ended and decision.ended.end is End.TIME_LIMIT:
