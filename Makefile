@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN := . workspace/env.sh &&
 
-.PHONY: demo test simulate bugs modelcheck chaos up lint shell bench clean prepare
+.PHONY: demo test simulate bugs modelcheck chaos up lint shell bench peers clean prepare
 demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
 	@$(IN) python -m muster.demo $(ARGS)
 test: prepare     ## every test
@@ -25,7 +25,9 @@ bench: prepare    ## every benchmark; results in benchmarks/results
 	@$(IN) for area in benchmarks/bench_*.py; do python $$area || exit 1; done
 bench-%: prepare  ## one area, as bench-cluster
 	@$(IN) python benchmarks/bench_$*.py
+peers:            ## what the benchmarks of learning compare with, in .peers (several GB, minutes)
+	@workspace/peers.sh
 prepare:
 	@workspace/prepare.sh
 clean:            ## remove all that was made here
-	rm -rf .venv build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks
+	rm -rf .venv .peers build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks

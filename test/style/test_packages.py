@@ -26,9 +26,15 @@ OWN = {'muster', 'muster_interfaces'}
 
 
 def imported(*folders: str) -> dict[str, Path]:
-    """Return the modules of others that the sources below some folders import, and where."""
+    """
+    Return the modules of others that the sources below some folders import, and where.
+
+    Without the folders `peers`: what is in them runs on a Python of its own (`make peers`).
+    """
     found: dict[str, Path] = {}
     for path in (path for folder in folders for path in (ROOT / folder).rglob('*.py')):
+        if path.parent.name == 'peers':
+            continue
         local = {p.stem for p in path.parent.iterdir()} | {'processes'}
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
