@@ -33,7 +33,7 @@ def test_the_training_example_makes_a_model(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=100,
                           env={**os.environ, 'HOME': str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / '.local/state/muster/robot_1/models/trained.model').exists()
+    assert (tmp_path / '.local/state/muster/robot_1/models/v000001.npz').exists()
 
 
 def test_the_keys_of_the_shipped_file_are_documented() -> None:

@@ -145,7 +145,7 @@ def test_modes_models_parameters_and_bad_requests(robot: Robot) -> None:
     assert refused.error_code == ErrorCode.INVALID and '1 (exploration)' in refused.message
 
     saved = robot.call(SaveModel, 'save_model', name='first')
-    assert saved.success and saved.path.endswith('robot_1/models/first.model')
+    assert saved.success and saved.path.endswith('robot_1/models/v000001.npz')
     updates = robot.status(lambda s: True, 'a status').updates
     for name, code, text in (('../evil', ErrorCode.INVALID, 'is not a model name'),
                              ('none', ErrorCode.NOT_FOUND, "no model 'none'")):
@@ -185,7 +185,7 @@ def test_a_signal_ends_it_with_the_safe_command_last(robot: Robot, number: signa
     robot.process.send(number)
     assert robot.process.wait() == 0, robot.process.text
     wait_until(lambda: not moves(robot.commands[-1]), 5.0, 'the safe command')
-    assert (robot.fleet.folder / 'home' / 'robot_1' / 'models' / 'autosave.model').exists()
+    assert (robot.fleet.folder / 'home' / 'robot_1' / 'models' / 'v000001.npz').exists()
     assert 'Traceback' not in robot.process.text
 
 

@@ -205,7 +205,7 @@ class Acts:
         for robot in self.names:
             models = self.robots.models(robot)
             models.mkdir(parents=True, exist_ok=True)
-            shutil.copy(self._trained_in / 'trained.model', models)
+            shutil.copy(self._trained_in / 'trained.npz', models)
             answer = self.see.call(ActivateModel, f'/{robot}/learning/activate_model', name='trained')
             if not answer.success:
                 raise Missing(f'{robot} did not take the model: {answer.message}')

@@ -19,7 +19,8 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from muster.learning.agents.base import LearningMode
-from muster.learning.models import ModelFolder, snapshot
+from muster.learning.checkpoint import save_checkpoint
+from muster.learning.models import snapshot
 from muster.learning.specification import load_specification
 from muster.learning.training import make_agent, train
 from muster.simulation.environment import WorldEnvironment
@@ -65,7 +66,7 @@ def main(output: Path) -> None:
         returns += train(specification, WorldEnvironment(world, 'robot'), TRAINING_STEPS, seed, agent).returns
     seconds = time.process_time() - begun
     steps = TRAINING_STEPS * len(TRAINING_SEEDS)
-    ModelFolder(output).save('trained', snapshot(agent, specification.meaning))
+    save_checkpoint(output / 'trained.npz', snapshot(agent, specification.meaning))
     result = {
         'steps': steps, 'cpu_seconds': seconds, 'times_real_time': steps / specification.rate / seconds,
         'returns': returns,

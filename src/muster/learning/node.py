@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from muster.learning.agents.base import Agent, LearningMode
 from muster.learning.agents.q_learning import QLearningParameters
 from muster.learning.cycle import ControlCycle, Decision, EpisodeRecord
-from muster.learning.models import ModelError, ModelFolder, ModelNotFoundError, restore, snapshot
+from muster.learning.models import ModelError, ModelNotFoundError, ModelStore, restore, snapshot
 from muster.learning.safety import StopRecord
 from muster.learning.specification import check_messages, load_specification, SpecificationError
 from muster.learning.training import make_agent
@@ -104,7 +104,7 @@ class LearningNode(ManagedNode):
     def configure(self) -> None:
         """Read the specification, make the agent and all entities."""
         home = self.state_directory
-        self._models = ModelFolder(Path(self.parameters['model_directory'] or home / 'models').expanduser())
+        self._models = ModelStore(Path(self.parameters['model_directory'] or home / 'models').expanduser())
         try:
             self._specification = load_specification(self._specification_file())
             classes = check_messages(self._specification)
@@ -317,7 +317,7 @@ class LearningNode(ManagedNode):
         if agent.statistics.updates == self._saved_updates or self._jobs >= MAXIMUM_JOBS:
             return
         self._saved_updates = agent.statistics.updates
-        job = self._submit(self._models.save, AUTOSAVE, snapshot(agent, self._specification.meaning))
+        job = self._submit(self._models.save, snapshot(agent, self._specification.meaning), {}, AUTOSAVE)
         job.add_done_callback(lambda done: done.exception() and self.get_logger().error(
             f'autosave failed: {done.exception()}'))
 
@@ -397,12 +397,13 @@ class LearningNode(ManagedNode):
     async def _save_model(self, request: Any, response: Any) -> Any:
         if not self.is_active:
             return self._inactive(response)
-        name, updates = request.name or LATEST, self.cycle.agent.statistics.updates
-        path = await self._on_disk(response, self._models.save, name,
-                                   snapshot(self.cycle.agent, self._specification.meaning))
-        if path is not None:
+        updates = self.cycle.agent.statistics.updates
+        checkpoint = snapshot(self.cycle.agent, self._specification.meaning)
+        version = await self._on_disk(response, self._models.save, checkpoint, {}, request.name)
+        if version is not None:
             self._saved_updates = updates
-            response.success, response.path, response.message = True, str(path), f"saved as '{name}'"
+            response.success, response.message = True, f'saved as {version.label}'
+            response.path = str(self._models.path(version))
         return response
 
     async def _activate_model(self, request: Any, response: Any) -> Any:
