@@ -41,9 +41,14 @@ class Configuration:
         """Return everybody who receives the log."""
         return self.voters | self.outgoing | self.learners
 
+    @cached_property
+    def deciding(self) -> frozenset[Member]:
+        """Return whose votes count."""
+        return self.voters | self.outgoing
+
     def may_vote(self, member: Member) -> bool:
         """Return whether the vote of exactly this incarnation counts."""
-        return member in self.voters or member in self.outgoing
+        return member in self.deciding
 
     def has_quorum(self, agreed: Iterable[Member]) -> bool:
         """Return whether those who agreed can decide."""

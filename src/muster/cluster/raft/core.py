@@ -694,7 +694,8 @@ class Raft:
 
     def _stored(self, own: int) -> int:
         """Return the last index that a quorum has, this member up to `own`."""
-        match = {m: p.match for m, p in self.progress.items()}
+        progress = self.progress     # of up to 100 members, few of which decide
+        match = {m: progress[m].match for m in self.configuration.deciding if m in progress}
         match[self.me] = own
         return self.configuration.committed(match)
 

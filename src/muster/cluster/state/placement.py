@@ -110,7 +110,8 @@ class Placement:
     def update(self, robot: Robot) -> None:
         """Learn that the load, health or capacity of a robot has changed."""
         free = robot.health == Health.ALIVE and robot.running < robot.capacity
-        self._rank(robot, (robot.running / robot.capacity, robot.id) if free else None)
+        load = robot.running / robot.capacity if robot.running else 0.0   # one object for all that are idle
+        self._rank(robot, (load, robot.id) if free else None)
 
     def leave(self, robot: Robot) -> None:
         """Learn that a robot is not there any more."""
