@@ -35,8 +35,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-#: How long the action server keeps a result that nobody has fetched, seconds.
-RESULT_TIMEOUT = 10
+#: How long the action server keeps an ended goal, seconds: its result is asked for from the beginning,
+#: and whatever it keeps is part of every status message.
+RESULT_TIMEOUT = 1
 #: How long a worker that is to end waits for what it executes, seconds.
 END_TIMEOUT = 5.0
 
@@ -171,7 +172,7 @@ class Worker:
     # On a thread of its own -------------------------------------------------------------------
     def _run(self, goal: Any, work: Work) -> None:
         step, success, result, message = 'abort', False, '', ''
-        self.node.get_logger().info(f'{work.id} begins, token {work.token}')
+        self.node.get_logger().debug(f'{work.id} begins, token {work.token}')
         try:
             answer = self.execute(work)
             result = '' if answer is None else json.dumps(answer, allow_nan=False)
