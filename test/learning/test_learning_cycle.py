@@ -101,8 +101,8 @@ def broken(*values: float) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize(('sensor', 'reason'), [
-    (broken(math.nan, *[2.0] * 7), 'not finite'), (broken(2.0, 2.0), 'gave 2 values instead of 4'),
-    (broken(*[2.0] * 7), 'has 7 values instead of 8'), (broken(*[2.0] * 9), 'has 9 values instead of 8')])
+    (broken(math.nan, *[2.0] * 7), 'not finite'), (broken(2.0, 2.0), 'is of 2 values instead of 8'),
+    (broken(*[2.0] * 7), 'is of 7 values instead of 8'), (broken(*[2.0] * 9), 'is of 9 values instead of 8')])
 def test_a_broken_sensor_gives_the_safe_action_within_one_cycle(loop: Loop, sensor: Callable[[], Any],
                                                                 reason: str) -> None:
     loop.run(4)

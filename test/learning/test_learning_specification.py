@@ -122,7 +122,7 @@ def test_hash_ignores_the_tolerated_age_alone_and_the_difference_is_named(tmp_pa
     ('poses[0:4].position.x', PoseArray, True), ('header.stamp.sec', Odometry, False),
     ('twist.twist.linear:norm', Odometry, False), ('buttons[2]', Joy, False)])
 def test_paths_that_fit(path: str, kind: type, array: bool) -> None:
-    assert check_path(parse_path(path), kind) is array
+    assert check_path(parse_path(path), kind).array is array
 
 
 @pytest.mark.parametrize(('path', 'kind'), [
@@ -134,7 +134,8 @@ def test_paths_that_do_not_fit(path: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize('text', ['', '.', 'a..b', 'a[', 'a[-1]', 'a[0:4:0]', 'a[4:4]', 'a[0:2].b[0:2]',
-                                  'a()', '__class__', 'a.__dict__', 'a[b]'])
+                                  'a()', '__class__', 'a.__dict__', 'a[b c]', 'a[b].c[d]', 'a[b, b]',
+                                  'a[0:9999999]'])
 def test_malformed_paths_are_refused(text: str) -> None:
     with pytest.raises(FieldError):
         parse_path(text)
@@ -145,7 +146,7 @@ def test_malformed_paths_are_refused(text: str) -> None:
 def test_reading_and_writing_messages() -> None:
     scan = LaserScan(ranges=[float(i) for i in range(36)])
     assert parse_path('ranges[0:36:6]').reader()(scan).tolist() == [0, 6, 12, 18, 24, 30]
-    assert parse_path('ranges[0:36:6]').size == 6
+    assert parse_path('ranges[0:36:6]').size() == 6
     odometry = Odometry()
     odometry.pose.pose.orientation = Quaternion(z=np.sin(0.4).item(), w=np.cos(0.4).item())
     assert parse_path('pose.pose.orientation:yaw').reader()(odometry) == pytest.approx(0.8)

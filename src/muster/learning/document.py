@@ -40,6 +40,8 @@ class Section:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise self.error('a key must be plain text', key)
+            if len(key.value) > 255:
+                raise self.error('a key has at most 255 characters', key)
             if key.value in self._rest:
                 raise self.error(f"key '{key.value}' is given twice: remove one", key)
             self._rest[key.value] = self._all[key.value] = value
@@ -57,15 +59,18 @@ class Section:
             raise self.error(f"key '{key}' is missing: add it")
         return node
 
-    def text(self, key: str, default: str = _REQUIRED, choices: tuple[str, ...] = ()) -> str:
-        """Take a text of 1..255 characters, one of `choices` if there are any."""
+    def text(self, key: str, default: str = _REQUIRED, choices: tuple[str, ...] = (),
+             longest: int = 255) -> str:
+        """Take a text of 1..`longest` characters, one of `choices` if there are any."""
         node = self._take(key, default is _REQUIRED)
         if node is None:
             return default
-        if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT or not 0 < len(node.value) < 256:
-            raise self.error('must be text of 1..255 characters (put it in quotes)', node, key)
+        if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT or not 0 < len(node.value) <= longest:
+            raise self.error(f'must be text of 1..{longest} characters (put it in quotes)', node, key)
         if choices and node.value not in choices:
-            raise self.error(f"must be one of {', '.join(choices)}, not '{node.value}'", node, key)
+            near = difflib.get_close_matches(node.value, choices, n=1)
+            raise self.error(f"must be one of {', '.join(choices)}, not '{node.value}'"
+                             + (f"; did you mean '{near[0]}'?" if near else ''), node, key)
         return node.value
 
     def flag(self, key: str, default: bool) -> bool:
@@ -83,15 +88,36 @@ class Section:
         node = self._take(key, default is _REQUIRED)
         return default if node is None else self._number(node, key, minimum, maximum)
 
-    def numbers(self, key: str, length: int | None = None) -> tuple[float, ...] | None:
-        """Take a list of at most 64 finite numbers, of `length` if given; None where it is absent."""
+    def integer(self, key: str, default: int | None = _REQUIRED, minimum: float = -math.inf,
+                maximum: float = math.inf) -> Any:
+        """Take a whole number within minimum..maximum."""
+        node = self._take(key, default is _REQUIRED)
+        return default if node is None else self._integer(node, key, minimum, maximum)
+
+    def integers(self, key: str, default: tuple[int, ...], minimum: float, maximum: float) -> tuple[int, ...]:
+        """Take a list of 1..8 whole numbers within minimum..maximum."""
+        node = self._take(key, False)
+        if node is None:
+            return default
+        if not isinstance(node, yaml.SequenceNode) or not 1 <= len(node.value) <= 8:
+            raise self.error('must be a list of 1..8 whole numbers, as [64, 64]', node, key)
+        return tuple(self._integer(item, key, minimum, maximum) for item in node.value)
+
+    def _integer(self, node: yaml.Node, key: str, minimum: float, maximum: float) -> int:
+        value = self._number(node, key, minimum, maximum)
+        if value != int(value):
+            raise self.error(f'must be a whole number, not {value:g}', node, key)
+        return int(value)
+
+    def numbers(self, key: str, length: int | None = None, largest: float = math.inf) -> Any:
+        """Take a list of 1..64 finite numbers, of `length` if given; None where it is absent."""
         node = self._take(key, False)
         if node is None:
             return None
         if not isinstance(node, yaml.SequenceNode) or not 1 <= len(node.value) <= 64 \
                 or length not in (None, len(node.value)):
             raise self.error(f"must be a list of {length or '1..64'} numbers, as [0.0, 1.0]", node, key)
-        return tuple(self._number(item, key) for item in node.value)
+        return tuple(self._number(item, key, -largest, largest) for item in node.value)
 
     def _number(self, node: yaml.Node, key: str, minimum: float = -math.inf,
                 maximum: float = math.inf) -> float:
@@ -124,6 +150,14 @@ class Section:
             raise self.error(f'must be a list of 1..{maximum} entries', node, key)
         for index, item in enumerate(node.value):
             yield Section(self.file, f'{self.path}.{key}[{index}]'.strip('.'), item)
+
+    def is_list(self, key: str) -> bool:
+        """Return whether a list is given for `key`, which is not taken."""
+        return isinstance(self._rest.get(key), yaml.SequenceNode)
+
+    def is_text(self, key: str) -> bool:
+        """Return whether a single value is given for `key`, which is not taken."""
+        return isinstance(self._rest.get(key), yaml.ScalarNode)
 
     def remaining(self) -> list[str]:
         """Return the keys not taken yet, in the order of the file."""
@@ -177,7 +211,7 @@ def read_document(path: Path) -> Section:
     except yaml.MarkedYAMLError as error:
         line = _line(error.problem_mark or error.context_mark)
         raise SpecificationError(f'{path}, line {line}: is not YAML: {error.problem}') from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SpecificationError(f'{path}: is not YAML: {error}') from error
     if node is None:
         raise SpecificationError(f'{path}: is empty')

@@ -43,8 +43,6 @@ from std_srvs.srv import SetBool, Trigger
 LIVE = ('learning_rate', 'discount', 'epsilon', 'epsilon_min', 'epsilon_decay')
 #: Model files being written or read at one time; more requests are answered BUSY.
 MAXIMUM_JOBS = 4
-#: Part of the period that learning may take, after the command is out.
-LEARNING_BUDGET = 0.5
 #: With simulated time, so long without a cycle (seconds of real time) gives the safe action.
 SILENCE = 0.5
 #: The safe action may take so long to be acknowledged before its publisher goes, in seconds.
@@ -113,7 +111,7 @@ class LearningNode(ManagedNode):
                 agent = self._restored(self._models.load(self.parameters['initial_model']))
         except (SpecificationError, ModelError) as error:
             raise ConfigurationError(str(error)) from error
-        self.cycle: ControlCycle[Any] = ControlCycle(self._specification, agent, self._mode())
+        self.cycle: ControlCycle[Any] = ControlCycle(self._specification, agent, self._mode(), boot_time)
         self._stop_record = StopRecord(home / 'emergency_stop')
         if self._stop_record.engaged or self._stop_failure:
             self._hold_stopped()
@@ -134,8 +132,8 @@ class LearningNode(ManagedNode):
 
     def _make_topics(self, classes: dict[str, type]) -> None:
         action = self._specification.action
-        self._command_type = classes[action.type]
-        self._command = self._publisher(self._command_type, action.topic, qos.COMMANDS)
+        self._command_message = classes[action.type]()
+        self._command = self._publisher(classes[action.type], action.topic, qos.COMMANDS)
         self._status = self._publisher(LearningStatus, 'learning/status', qos.STATUS)
         self._episodes = self._publisher(Episode, 'learning/episodes', qos.EVENTS)
         self._actions = self._publisher(Action, 'learning/action', qos.SENSORS)
@@ -219,14 +217,8 @@ class LearningNode(ManagedNode):
         except Exception as error:
             decision = self._failed(error)
         self._carry_out(decision)
-        self._learn(now + LEARNING_BUDGET / self._specification.rate)
+        self.cycle.learn()
         self._durations.append(boot_time() - now)
-
-    def _learn(self, deadline: float) -> None:
-        try:
-            self.cycle.learn(lambda: boot_time() < deadline)
-        except Exception as error:
-            self._carry_out(self._failed(error))
 
     def _failed(self, error: Exception) -> Decision:
         self.get_logger().error(f'the cycle failed, the action is safe: {error}', throttle_duration_sec=5.0)
@@ -239,11 +231,10 @@ class LearningNode(ManagedNode):
             self._carry_out(self.cycle.make_safe(f'no cycle for {silent:.1f} s: does /clock go on?'))
 
     def _carry_out(self, decision: Decision) -> None:
-        command = self.cycle.write(decision, self._command_type())
         stamp = self.get_clock().now().to_msg()
-        if hasattr(command, 'header'):
-            command.header.stamp = stamp
-        self._command.publish(command)
+        command = self.cycle.write(decision, self._command_message, stamp)
+        if command is not None:
+            self._command.publish(command)
         self._actions.publish(Action(
             stamp=stamp, name=decision.name, index=decision.index, exploratory=decision.exploratory,
             values=decision.values.astype(np.float32)))

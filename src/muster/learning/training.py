@@ -50,8 +50,9 @@ def make_agent(specification: Specification, seed: int | None = None) -> Agent[A
     """Make the agent that a specification describes; it knows nothing yet."""
     assert isinstance(specification.hyperparameters, QLearningParameters)
     edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
-    return QLearning(Discrete(len(specification.action.names)), specification.hyperparameters, seed,
-                     Discretiser(edges))
+    space = specification.action.space
+    assert isinstance(space, Discrete)
+    return QLearning(space, specification.hyperparameters, seed, Discretiser(edges))
 
 
 def train(specification: Specification, environment: Environment, steps: int, seed: int | None = None,
@@ -71,6 +72,7 @@ def train(specification: Specification, environment: Environment, steps: int, se
         for topic, message in messages:
             cycle.receive(topic, message, now)
         decision = cycle.step(now, now)
+        command = cycle.write(decision, environment.command())
         cycle.learn()
         if decision.ended:
             episodes.append(decision.ended)
@@ -78,5 +80,5 @@ def train(specification: Specification, environment: Environment, steps: int, se
             cycle.make_safe('a new episode begins elsewhere')
             messages = environment.reset()
         else:
-            messages = environment.step(cycle.write(decision, environment.command()), period)
+            messages = environment.step(command, period)
     return Training(agent, episodes, steps)
