@@ -3,9 +3,11 @@
 """Continual learning: fair bounded samples of each task, elastic weights, and how forgetting is counted."""
 from __future__ import annotations
 
-from muster.learning.continual.elastic import ElasticWeights
+from muster.learning.continual.classifier import ClassifierParameters, ContinualClassifier
+from muster.learning.continual.elastic import ElasticWeights, fisher_diagonal
 from muster.learning.continual.reservoir import TaskReservoirs
 from muster.learning.continual.transfer import TransferMatrix
+from muster.learning.networks import MLP
 import numpy as np
 import pytest
 
@@ -166,6 +168,18 @@ def test_unsound_elastic_weights_are_refused(arrays):
         elastic.restore(sound | arrays)
 
 
+@pytest.mark.parametrize('activation', ['relu', 'tanh'])
+def test_the_fisher_information_is_the_mean_of_squared_gradients_of_single_samples(activation):
+    random = generator(4)
+    network = MLP([3, 5, 4, 2], random, activation, dtype=np.float64)
+    x, dy = random.normal(size=(7, 3)), random.normal(size=(7, 2))
+    singly = np.zeros_like(network.theta)
+    for row in range(7):
+        network.forward(x[row:row + 1])
+        singly += network.backward(dy[row:row + 1]) ** 2 / 7
+    assert fisher_diagonal(network, x, dy) == pytest.approx(singly, rel=1e-6)
+
+
 # --- what was forgotten -------------------------------------------------------------------------------
 
 def test_forgetting_by_a_matrix_worked_out_by_hand():
@@ -203,3 +217,108 @@ def test_nothing_is_forgotten_of_no_task_and_of_one():
 def test_an_unsound_accuracy_matrix_is_refused(document):
     with pytest.raises(ValueError):
         TransferMatrix.restored(document)
+
+
+# --- a classifier -------------------------------------------------------------------------------------
+
+def two_tasks():
+    """Return two tasks of 200 samples: which of two blobs, in places and with labels of their own."""
+    random, tasks = generator(2), {}
+    for number, task in enumerate(('first', 'second')):
+        y = random.integers(2, size=200) + 2 * number
+        centres = np.float32([[0, 0], [0, 2], [1, 0], [1, 2]])
+        tasks[task] = (centres[y] + random.normal(0, 0.15, (200, 2)).astype(np.float32), y)
+    return tasks
+
+
+def classifier_of(seed=0, **parameters):
+    return ContinualClassifier(2, 4, ClassifierParameters(hidden=(16,), **parameters), seed)
+
+
+def learned(epochs=15, seed=0, **parameters):
+    classifier, tasks = classifier_of(seed, **parameters), two_tasks()
+    for task, (x, y) in tasks.items():
+        classifier.fit(task, x, y, epochs)
+        classifier.evaluate(tasks)
+    return classifier
+
+
+def test_without_rehearsal_the_first_task_is_forgotten_and_with_it_is_not():
+    naive = learned(30, learning_rate=0.02, rehearsal_batch=0).transfer.matrix
+    assert naive[0, 0] > 0.95
+    assert naive[1, 1] > 0.95
+    assert naive[1, 0] < 0.2
+    rehearsed = learned(30, learning_rate=0.02, rehearsal=20)
+    assert rehearsed.transfer.matrix[1].min() > 0.95
+    assert rehearsed.transfer.backward_transfer > -0.05
+    assert len(rehearsed.reservoirs) == 20
+
+
+def test_elastic_weights_keep_a_task_whose_outputs_another_shares():
+    """Two tasks with the same labels, told apart by their inputs."""
+    results = {}
+    for strength in (0.0, 30.0):
+        classifier = ContinualClassifier(6, 2, ClassifierParameters(
+            hidden=(20,), learning_rate=0.01, rehearsal_batch=0, elastic_strength=strength), 0)
+        random, sets = generator(3), {}
+        for number, task in enumerate('ab'):
+            # Of six inputs a task uses its own three; what they mean is opposite in the other.
+            x = np.zeros((300, 6), np.float32)
+            x[:, 3 * number:3 * number + 3] = random.normal(size=(300, 3))
+            sets[task] = (x, ((x[:, 0] > 0) if number == 0 else (x[:, 3] < 0)).astype(np.int64))
+        for task, (x, y) in sets.items():
+            classifier.fit(task, x, y, 10)
+            classifier.evaluate(sets)
+        results[strength] = classifier.transfer
+    assert results[30.0].backward_transfer > results[0.0].backward_transfer
+    assert results[30.0].matrix[1].min() > 0.9
+
+
+def test_the_loss_of_a_minibatch_is_cross_entropy_and_falls():
+    classifier, (x, y) = ContinualClassifier(2, 4, seed=1), two_tasks()['first']
+    outputs = classifier.network.forward(x[:8]).astype(np.float64)
+    expected = np.mean(np.log(np.exp(outputs).sum(1)) - outputs[np.arange(8), y[:8]])
+    assert classifier.learn(x[:8], y[:8]) == pytest.approx(expected, rel=1e-5)
+    assert classifier.learn(x[:8], y[:8]) < expected
+
+
+def test_a_classifier_goes_on_bit_for_bit_after_a_restart():
+    whole = learned(3, elastic_strength=1.0, rehearsal=30)
+    resumed = classifier_of(99, rehearsal=30)
+    resumed.restore(*whole.export())
+    x, y = two_tasks()['first']
+    for classifier in (whole, resumed):
+        classifier.fit('third', x + 1, y, 2)
+    assert np.array_equal(whole.network.theta, resumed.network.theta)
+    assert whole.export()[0] == resumed.export()[0]
+
+
+@pytest.mark.parametrize(('x', 'y', 'message'), [
+    ([[np.nan, 0]], [0], 'finite'), ([[0, 0, 0]], [0], 'shape'), ([[0, 0]], [4], '0..3'),
+    ([[0, 0]], [0, 1], 'one per sample'), ([[0, 0]], [0.5], 'whole'), (np.zeros((0, 2)), [], 'at least 1')])
+def test_unsound_samples_teach_nothing(x, y, message):
+    classifier = ContinualClassifier(2, 4, seed=1)
+    before = classifier.network.theta.copy()
+    with pytest.raises(ValueError, match=message):
+        classifier.learn(np.array(x), np.array(y))
+    assert np.array_equal(classifier.network.theta, before)
+    assert len(classifier.reservoirs) == 0
+
+
+@pytest.mark.parametrize('name', ['theta', 'mean', 'rows', 'anchor', 'importance'])
+def test_an_unsound_classifier_is_refused_and_changes_nothing(name):
+    classifier = learned(1)
+    before = classifier.network.theta.copy()
+    document, arrays = learned(1, seed=5).export()
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    with pytest.raises(ValueError):
+        classifier.restore(document, arrays)
+    del arrays[name]
+    with pytest.raises(ValueError):
+        classifier.restore(document, arrays)
+    assert np.array_equal(classifier.network.theta, before)
+
+
+def test_a_classifier_of_another_shape_is_refused_by_name():
+    with pytest.raises(ValueError, match='rehearsal is 300 there and 30 here'):
+        classifier_of(rehearsal=30).restore(*learned(1).export())

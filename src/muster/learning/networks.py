@@ -108,16 +108,37 @@ class MLP:
 
         `dy` is [batch, outputs]. The next call overwrites the result.
         """
-        buffers, delta = self._last, dy
+        extended, delta = self._last.extended, dy
         for number in range(len(self._layers) - 1, -1, -1):
-            np.matmul(buffers.extended[number].T, delta, out=self._gradients[number])
+            np.matmul(extended[number].T, delta, out=self._gradients[number])
             if number:
-                whole = buffers.deltas[number - 1]
-                np.matmul(delta, self._layers[number].T, out=whole)
-                self._slope(buffers.extended[number], buffers.slopes[number - 1])
-                np.multiply(whole, buffers.slopes[number - 1], out=whole)
-                delta = whole[:, :-1]
+                delta = self._below(number, delta)
         return self.gradient
+
+    def squared_gradients(self, dy: NDArray[Any]) -> NDArray[Any]:
+        """
+        Return the sum [size] of the squares of each sample's own gradient, after `forward`.
+
+        A sample's gradient of a layer is the product of one input and one output vector, and its
+        square that of their squares.
+        """
+        result = np.empty_like(self.theta)
+        squares = _views(result, [layer.shape for layer in self._layers])
+        extended, delta = self._last.extended, dy
+        for number in range(len(self._layers) - 1, -1, -1):
+            np.matmul(np.square(extended[number]).T, np.square(delta), out=squares[number])
+            if number:
+                delta = self._below(number, delta)
+        return result
+
+    def _below(self, number: int, delta: NDArray[Any]) -> NDArray[Any]:
+        """Return the loss by what the hidden layer below a layer got, given it by the layer's result."""
+        buffers = self._last
+        whole, slope = buffers.deltas[number - 1], buffers.slopes[number - 1]
+        np.matmul(delta, self._layers[number].T, out=whole)
+        self._slope(buffers.extended[number], slope)
+        np.multiply(whole, slope, out=whole)
+        return whole[:, :-1]
 
     def _slope(self, activated: NDArray[Any], out: NDArray[Any]) -> None:
         """Write the derivative of the activation, from what it returned."""

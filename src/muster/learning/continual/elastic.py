@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from muster.learning.networks import check_vector, MLP
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,8 +62,22 @@ class ElasticWeights:
         except KeyError as error:
             raise ValueError(f'the elastic weights lack {error}') from error
         for array in (importance, anchor):
-            if array.dtype != np.float32 or array.shape != self.anchor.shape or not np.isfinite(array).all():
-                raise ValueError('the elastic weights are unsound, or of a network of another size')
+            check_vector(array, self.anchor, 'the elastic weights')
         if (importance < 0).any():
             raise ValueError('the importance of a parameter is negative')
         self.importance[:], self.anchor[:] = importance, anchor
+
+
+def fisher_diagonal(network: MLP, inputs: NDArray[np.float32],
+                    derivatives: NDArray[np.float32]) -> NDArray[np.float32]:
+    """
+    Return the mean of the squared gradients of single samples, float32[parameters].
+
+    `derivatives` float32[n, outputs], n >= 1, are those of the log-likelihood of an answer drawn from the
+    network's own distribution, with respect to the outputs for `inputs` float32[n, inputs]. That
+    makes it the Fisher information; the answers of a data set would not (Kunstner et al. 2019).
+    """
+    network.forward(inputs)
+    squares = network.squared_gradients(derivatives)
+    squares /= len(inputs)
+    return squares

@@ -58,12 +58,16 @@ class TaskReservoirs:
         """Return how many rows are kept at most."""
         return len(self.rows)
 
-    def begin(self, task: str) -> None:
-        """Let what is added belong to `task` from now on; raises ValueError if there are too many."""
+    def check(self, task: str) -> None:
+        """Raise ValueError if `task` cannot begin, because there are too many."""
         limit = min(MAXIMUM_TASKS, self.capacity)
         if check_task(task) not in self.seen and len(self.seen) >= limit:
             raise ValueError(f"no room for task '{task}': at most {limit} tasks are remembered; "
                              'reset the agent or go on with a known task')
+
+    def begin(self, task: str) -> None:
+        """Let what is added belong to `task` from now on; raises ValueError if there are too many."""
+        self.check(task)
         self.task, self._number, self._others = task, self._place(task), None
 
     def of(self, task: str) -> NDArray[np.intp]:
