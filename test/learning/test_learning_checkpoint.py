@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 import zipfile
 
-from muster.learning.agents.base import Discrete
 from hypothesis import given, settings, strategies as st
+from muster.learning.agents.base import Discrete
 from muster.learning.agents.q_learning import QLearning
 from muster.learning.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from muster.learning.models import ModelError, restore, snapshot
@@ -240,8 +240,8 @@ def test_damage_behind_a_right_checksum_gives_an_error_or_a_model(data: st.DataO
 
 
 @pytest.mark.parametrize('name', ['a.npz', 'a.json'])
-def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, name: str,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_loaded_is_not_saved(
+        tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     save_checkpoint(path, SOUND)
     old = path.read_bytes()

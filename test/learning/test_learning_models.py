@@ -340,8 +340,8 @@ def test_a_folder_that_cannot_be_written_is_an_error_but_still_read(tmp_path: Pa
         ModelStore(tmp_path / 'file').save(model())
 
 
-def test_a_store_that_another_process_holds_is_an_error(tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_another_process_holds_is_an_error(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('muster.learning.models.store.PATIENCE', 0.0)
     store = ModelStore(tmp_path)
     store.save(model(1.0))

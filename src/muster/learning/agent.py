@@ -109,23 +109,20 @@ class ReinforcementLearningAgent[Action: Hashable]:
                 'mean_td_error': float(np.mean(statistics.td_errors)) if statistics.td_errors else 0.0,
                 'replay': len(self._replay)}
 
-    def save(self, path: str | Path) -> None:
-        """Write everything to a file; raises CheckpointError and leaves an old file as it was."""
+    def checkpoint(self) -> Checkpoint:
+        """Return a copy of everything, with which `restore` continues bit for bit."""
         checkpoint = snapshot(self._learner, self._meaning)
         remembered = {'capacity': self._replay.capacity, 'transitions': [
             [t.state, t.action, t.reward, t.next_state, t.terminated] for t in self._replay]}
-        save_checkpoint(Path(path), Checkpoint(
-            {**checkpoint.document, 'replay': remembered, 'episode_return': self._episode_return},
-            checkpoint.arrays))
+        return Checkpoint({**checkpoint.document, 'replay': remembered,
+                           'episode_return': self._episode_return}, checkpoint.arrays)
 
-    def load(self, path: str | Path) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """
-        Continue from a file bit for bit.
+        Continue from what `checkpoint` returned.
 
-        Raises CheckpointError on an unsound file and ModelError on one with other actions; the agent
-        is then unchanged.
+        Raises ModelError, leaving the agent unchanged, on an unsound one or one with other actions.
         """
-        checkpoint = load_checkpoint(Path(path))
         learner = QLearning(Discrete(len(self.actions)), self._learner.parameters)
         restore(checkpoint, learner, self._meaning)
         try:
@@ -135,8 +132,21 @@ class ReinforcementLearningAgent[Action: Hashable]:
                 replay.add(restored_transition(entries, len(self.actions)))
             episode_return = finite(checkpoint.document['episode_return'])
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f'{path}: the remembered transitions are unsound: {error}') from error
+            raise ModelError(f'the remembered transitions are unsound: {error}') from error
         self._learner, self._replay, self._episode_return = learner, replay, episode_return
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a file; raises CheckpointError and leaves an old file as it was."""
+        save_checkpoint(Path(path), self.checkpoint())
+
+    def load(self, path: str | Path) -> None:
+        """
+        Continue from a file bit for bit.
+
+        Raises CheckpointError on an unsound file and ModelError on one with other actions; the agent
+        is then unchanged.
+        """
+        self.restore(load_checkpoint(Path(path)))
 
     @property
     def _meaning(self) -> dict[str, Any]:
