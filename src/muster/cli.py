@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 import os
+from pathlib import Path
 import runpy
 import sys
 import time
@@ -231,6 +232,15 @@ def events(options: argparse.Namespace) -> Table:
                  + (f'; none is kept before {answer.compacted_before}' if answer.compacted_before else ''))
 
 
+def train(options: argparse.Namespace) -> Table | int:
+    """Learn a specification off-line, in the simulated world, and save the model for the node."""
+    from muster.offline.command import listed, run, TrainingError
+    try:
+        return listed(options) if options.list else run(options)
+    except TrainingError as error:
+        raise Failure(str(error)) from error
+
+
 def demo(options: argparse.Namespace) -> None:
     """Run the demonstration."""
     sys.argv = ['muster demo', *options.arguments]
@@ -279,6 +289,7 @@ def parser() -> Parser:
 
     bringup.add_arguments(add('up', bringup.up, 'muster up --robot robot_1 --data /var/lib/muster', False))
     add('demo', demo, 'muster demo --headless', False)
+    _train(add('train', train, 'muster train --config goal_seeking.yaml --plot curve.png', False))
     add('status', status, 'muster status --robot robot_1')
     made = add('members', members, 'muster members --robot robot_1 --remove robot_3')
     made.add_argument('--remove', default='', metavar='MEMBER', help='take this member out for good')
@@ -321,6 +332,28 @@ def parser() -> Parser:
     return top
 
 
+def _train(made: argparse.ArgumentParser) -> None:
+    made.add_argument('--config', required=True, metavar='FILE',
+                      help='specification; also one of those in share/muster/config/learning')
+    made.add_argument('--steps', type=bringup.within(int, 1, 10**9), default=100_000, metavar='N',
+                      help='control cycles (default: %(default)s)')
+    made.add_argument('--seed', type=bringup.within(int, 0, 2**31 - 1), default=1, metavar='N',
+                      help='fixes the agent and the worlds it learns in (default: %(default)s)')
+    made.add_argument('--robot', default=bringup.default_robot(), metavar='NAME',
+                      help='whose store gets the model (default: %(default)s)')
+    made.add_argument('--models', type=Path, metavar='DIR',
+                      help="store of the models (default: that of the robot's node)")
+    made.add_argument('--name', default='trained', metavar='NAME',
+                      help='name of the model (default: %(default)s)')
+    made.add_argument('--checks', type=bringup.within(int, 0, 1000), default=10, metavar='N',
+                      help='tests on the way; the best state is kept; 0: the last (default: %(default)s)')
+    made.add_argument('--evaluate', type=bringup.within(int, 0, 100_000), default=200, metavar='N',
+                      help='starts in unseen worlds at the end; 0: none (default: %(default)s)')
+    made.add_argument('--plot', type=Path, metavar='FILE', help='draw the learning curve into this PNG')
+    made.add_argument('--list', action='store_true',
+                      help="show the agent's hyper-parameters, each of them an option too, and train nothing")
+
+
 def _limit(made: argparse.ArgumentParser) -> None:
     made.add_argument('--limit', type=bringup.within(int, 1, 1000), default=100, metavar='1..1000',
                       help='at most so many (default: %(default)s)')
@@ -334,7 +367,7 @@ def main(args: Sequence[str] | None = None) -> int:
         command_line.error('an argument is not UTF-8')
     options, others = command_line.parse_known_args(args)
     options.arguments = others
-    if others and options.act is not demo:
+    if others and options.act not in (demo, train):
         command_line.error(f'unknown argument: {" ".join(others)}')
     try:
         shown = options.act(options)

@@ -3,13 +3,13 @@
 """Off-line training: the node's own control cycle in a simulated environment, on virtual time."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from muster.learning.agents.base import Agent, Discrete, LearningMode
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
-from muster.learning.cycle import ControlCycle, End, EpisodeRecord
+from muster.learning.cycle import ControlCycle, Decision, End, EpisodeRecord
 from muster.learning.discretiser import Discretiser
 from muster.learning.specification import Specification
 
@@ -64,8 +64,13 @@ def train(specification: Specification, environment: Environment, steps: int, se
     """
     agent = agent or make_agent(specification, seed)
     cycle = ControlCycle(specification, agent, mode)
-    period = 1.0 / specification.rate
-    episodes: list[EpisodeRecord] = []
+    episodes = [decision.ended for decision in rollout(cycle, environment, steps) if decision.ended]
+    return Training(agent, episodes, steps)
+
+
+def rollout(cycle: ControlCycle[Any], environment: Environment, steps: int) -> Iterator[Decision]:
+    """Run up to `steps` control cycles on virtual time, with all learning that is due, and yield each."""
+    period = 1.0 / cycle.specification.rate
     messages = environment.reset()
     for number in range(steps):
         now = number * period
@@ -74,11 +79,9 @@ def train(specification: Specification, environment: Environment, steps: int, se
         decision = cycle.step(now, now)
         command = cycle.write(decision, environment.command())
         cycle.learn()
-        if decision.ended:
-            episodes.append(decision.ended)
+        yield decision
         if decision.ended and decision.ended.end is End.TIME_LIMIT:
             cycle.make_safe('a new episode begins elsewhere')
             messages = environment.reset()
         else:
             messages = environment.step(command, period)
-    return Training(agent, episodes, steps)

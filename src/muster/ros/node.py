@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-import os
 from pathlib import Path
 import re
 import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from muster.home import state_directory
 from muster.ros.parameters import Parameters, ParameterSpec
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -66,9 +66,7 @@ class ManagedNode(LifecycleNode):
     @property
     def state_directory(self) -> Path:
         """Return where this robot keeps what lasts: `$MUSTER_HOME/<robot>`, or below the XDG state home."""
-        state = os.environ.get('XDG_STATE_HOME') or Path.home() / '.local' / 'state'
-        home = os.environ.get('MUSTER_HOME') or Path(state) / 'muster'
-        return Path(home).expanduser() / self.robot
+        return state_directory(self.robot)
 
     # What a subclass provides -----------------------------------------------------------------
     def configure(self) -> None:

@@ -8,11 +8,13 @@ messages that matter to a learner.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 import math
 from typing import Any
 
-from muster.simulation.world import World
+from muster.simulation.world import World, WorldConfig
 import numpy as np
 import numpy.typing as npt
 
@@ -95,16 +97,27 @@ class Value:
     data: float | bool
 
 
+def worlds(robot: str, first_seed: int, config: WorldConfig | None = None) -> Iterator[World]:
+    """Yield worlds for one robot without end, of the seeds from `first_seed` on."""
+    return (World(config or WorldConfig(), [robot], seed) for seed in count(first_seed))
+
+
 class WorldEnvironment:
     """What one robot of a world senses and obeys."""
 
-    def __init__(self, world: World, robot: str) -> None:
-        """Drive `robot` of `world`; its other robots stand where they are."""
-        self.world, self.robot = world, robot
+    def __init__(self, world: World, robot: str, others: Iterator[World] | None = None) -> None:
+        """
+        Drive `robot` of `world`; its other robots stand where they are.
+
+        Every episode after the first takes place in the next of `others`, if given: among obstacles
+        that change, a robot learns to look at them instead of learning where they are.
+        """
+        self.world, self.robot, self._others = world, robot, others
         self.goals = 0
         """Goals reached so far."""
         self.collisions = 0
         """Collisions so far."""
+        self._begun = False
 
     def command(self) -> Twist:
         """Return an empty command message."""
@@ -112,7 +125,11 @@ class WorldEnvironment:
 
     def reset(self) -> list[tuple[str, Any]]:
         """Put the robot to a new place with a new goal and return what it senses there."""
-        self.world.reset(self.robot)
+        if self._others is None:
+            self.world.reset(self.robot)
+        elif self._begun:
+            self.world = next(self._others)
+        self._begun = True
         return self._sensed()
 
     def step(self, command: Any, seconds: float) -> list[tuple[str, Any]]:
@@ -127,6 +144,9 @@ class WorldEnvironment:
             messages.append(('reward', Value(outcome.reward)))
             if outcome.terminal:
                 messages.append(('episode_end', Value(True)))
+                if self._others is not None:
+                    self.world = next(self._others)
+                    break
         return messages + self._sensed()
 
     def _sensed(self) -> list[tuple[str, Any]]:
