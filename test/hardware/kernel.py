@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 import struct
 
-from muster.hardware.identification import Record, Rules
+from muster.hardware.evidence import Record
+from muster.hardware.identification import Rules
 import pytest
 
 RULES = Rules.load(sorted((Path(__file__).parents[2] / 'config' / 'devices').glob('*.yaml')))

@@ -1,15 +1,14 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""From kernel records to devices, and the strictness of the rule files."""
+"""From kernel records to devices."""
 from dataclasses import replace
-from pathlib import Path
 import re
 
 from hypothesis import given, settings, strategies as st
 from kernel import below, HOST, RULES, usb
 from muster.hardware.assembly import assemble, clean, groups, relevant
 from muster.hardware.devices import Device, Status
-from muster.hardware.identification import read_rules, Record, RuleError, Rules
+from muster.hardware.evidence import Record
 import pytest
 
 
@@ -142,65 +141,6 @@ def test_any_descriptor_makes_a_device_that_can_be_sent(serial, product, vendor,
         assert len(device.id) <= 200 and len(device.name) <= 128 and len(device.serial) <= 64
         assert all(re.fullmatch('([0-9a-f]{4})?', part) for part in (device.vendor_id, device.product_id))
         assert 0.0 <= device.confidence <= 1.0
-
-
-# Rule files -----------------------------------------------------------------------------------
-GOOD = ("- {match: {subsystem: usb, vendor_id: '1234'}, type: lidar, confidence: 0.9, source: maker, "
-        'name: X}\n')
-
-
-def rules(tmp_path: Path, text: str) -> Path:
-    """Write a rule file."""
-    file = tmp_path / 'mine.yaml'
-    file.write_text(text)
-    return file
-
-
-def test_an_operators_rule_wins_on_equal_confidence(tmp_path: Path) -> None:
-    file = rules(tmp_path, 'rules:\n' + GOOD + GOOD.replace('lidar', 'servo').replace('name: X', 'name: Y'))
-    claim = Rules.load([file]).identify(usb('1-1', '1234', '0001'))
-    assert (claim.type, claim.name) == ('servo', 'Y')
-
-
-@pytest.mark.parametrize(('text', 'line', 'key'), [
-    ('rules: 5\n', 1, 'rules'),
-    ('rule: []\n', 1, 'rule'),
-    ('rules:\n' + GOOD + GOOD.replace('type:', 'tpye:'), 3, 'tpye'),
-    ('rules:\n' + GOOD.replace('type: lidar', 'type: Li-dar'), 2, 'type'),
-    ('rules:\n' + GOOD.replace('type: lidar, ', ''), 2, 'type'),
-    ('rules:\n' + GOOD.replace('subsystem: usb, ', ''), 2, 'subsystem'),
-    ('rules:\n' + GOOD.replace("'1234'", '1234'), 2, 'vendor_id'),
-    ('rules:\n' + GOOD.replace('0.9', '1.5'), 2, 'confidence'),
-    ('rules:\n' + GOOD.replace('0.9', 'nan'), 2, 'confidence'),
-    ('rules:\n' + GOOD.replace('0.9', '[]'), 2, 'confidence'),
-    ('rules:\n' + GOOD.replace('name: X', 'name: X, name: Y'), 2, 'name'),
-    ('rules:\n' + GOOD.replace('name: X', 'capabilities: gnss'), 2, 'capabilities')])
-def test_a_wrong_rule_is_named_with_file_line_and_key(tmp_path: Path, text: str, line: int, key: str) -> None:
-    with pytest.raises(RuleError, match=rf"mine\.yaml:{line}: '{key}' "):
-        read_rules(rules(tmp_path, text))
-
-
-@pytest.mark.parametrize('text', ['rules: [', '[' * 2000, 'a: &a [*a]', '\0', '&x', '- 1'])
-def test_what_is_no_rule_file_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(RuleError, match=r'mine\.yaml'):
-        read_rules(rules(tmp_path, text))
-
-
-def test_a_missing_binary_or_huge_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RuleError, match=r'absent\.yaml: cannot be read'):
-        read_rules(tmp_path / 'absent.yaml')
-    binary = tmp_path / 'binary.yaml'
-    binary.write_bytes(b'\xff\xfe\x00rules')
-    with pytest.raises(RuleError, match=r'binary\.yaml'):
-        read_rules(binary)
-    with pytest.raises(RuleError, match='larger than'):
-        read_rules(rules(tmp_path, '#' * (1 << 20) + '\n'))
-
-
-def test_every_rule_names_its_source_and_can_match() -> None:
-    for file in sorted((Path(__file__).parents[2] / 'config' / 'devices').glob('*.yaml')):
-        read = read_rules(file)
-        assert read and len({str(rule.match) for rule in read}) == len(read), f'{file}: a rule is there twice'
 
 
 def test_the_host_controller_is_listed_beside_its_devices() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import re
 
 from muster.hardware.devices import Device, Status, UNKNOWN
-from muster.hardware.identification import Claim, Record, Rules
+from muster.hardware.evidence import Record
+from muster.hardware.identification import Claim, Rules
 
 #: The subsystems that are read, each with the sysfs attributes that identification needs.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {

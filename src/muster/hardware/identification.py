@@ -1,220 +1,264 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of device a kernel record stands for, by rules that are data (config/devices/*.yaml)."""
+"""
+What a device is: evidence in, ranked candidates with confidences and reasons out.
+
+The rules are data (config/devices/*.yaml, read by `device_data`). What cannot be told apart stays
+ambiguous, with all candidates listed; what no rule knows stays unknown.
+"""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-import re
-from typing import Any
+from typing import NamedTuple
 
+from muster.hardware.capabilities import Offer, Value
+from muster.hardware.device_data import read_rules, Rule
 from muster.hardware.devices import UNKNOWN
-import yaml
+from muster.hardware.evidence import Evidence, I2cReading, Record, RegisterRead, SpiReading
+from muster.hardware.matching import I2cMatch, KernelMatch, SerialMatch, SpiMatch
+from muster.hardware.usb_names import Names, no_names
 
-MAX_FILE = 1 << 20  # bytes
-WORD = re.compile(r'[a-z][a-z0-9_]{0,63}')
-MATCH_TEXTS = ('subsystem', 'device_type', 'path', 'name', 'driver', 'vendor_id', 'product_id', 'class')
-MATCH_TABLES = ('attributes', 'properties')
-RULE_KEYS = ('match', 'type', 'name', 'capabilities', 'confidence', 'source')
-
-
-class RuleError(ValueError):
-    """A rule file is wrong; the message names file, line and key."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One device of the kernel, as sysfs and udev tell it; `path` begins with /devices."""
-
-    path: str
-    subsystem: str
-    device_type: str = ''
-    driver: str = ''
-    node: str = ''
-    properties: Mapping[str, str] = field(default_factory=dict)
-    attributes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Return the kernel's name, as ttyUSB0."""
-        return self.path.rpartition('/')[2]
-
-    @property
-    def vendor_id(self) -> str:
-        """Return 4 hexadecimal digits in lower case, or an empty string."""
-        return self._number('idVendor', 'vendor')
-
-    @property
-    def product_id(self) -> str:
-        """Return 4 hexadecimal digits in lower case, or an empty string."""
-        return self._number('idProduct', 'device')
-
-    def _number(self, usb: str, pci: str) -> str:
-        # SCSI has a `vendor` too, a name; that of PCI is a number with its prefix.
-        text = self.attributes.get(usb) or self.attributes.get(pci, '').partition('0x')[2]
-        digits = text.strip().lower()
-        return digits if re.fullmatch(r'[0-9a-f]{4}', digits) else ''
-
-    @property
-    def class_code(self) -> str:
-        """Return class, subclass and protocol in 6 hexadecimal digits (USB-IF, PCI-SIG), or ''."""
-        kind = 'bInterface' if self.device_type == 'usb_interface' else 'bDevice'
-        usb = [self.attributes.get(kind + part, '') for part in ('Class', 'SubClass', 'Protocol')]
-        return ''.join(usb).lower() or self.attributes.get('class', '').removeprefix('0x').lower()
+#: A candidate is named as the device from this confidence on; below, it is one of several.
+LIKELY = 0.5
+#: How likely one of the things is that are known to come behind a bridge.
+POSSIBLE = 0.1
+MAX_CANDIDATES = 16
+#: How far a device's own descriptors, and the file usb.ids, are believed about its name.
+TOLD, LISTED = 0.7, 0.8
 
 
 @dataclass(frozen=True)
-class Rule:
-    """All of `match` on one record claims `type` with `confidence`, and `capabilities`."""
+class Candidate:
+    """One thing that the device may be; `confidence` is that it is, `evidence` what was seen of it."""
 
-    match: Mapping[str, tuple[str, ...] | Mapping[str, tuple[str, ...]]]
+    name: str
+    vendor: str
     type: str
     confidence: float
+    evidence: str
     source: str
-    name: str = ''
-    capabilities: tuple[str, ...] = ()
+    quote: str = ''
+    capabilities: tuple[Offer, ...] = ()
+    bridge: bool = False
 
-    def matches(self, record: Record) -> bool:
-        """Return whether every key matches; a text may be any one of its alternatives."""
-        return all(self._key_matches(key, wanted, record) for key, wanted in self.match.items())
-
-    @staticmethod
-    def _key_matches(key: str, wanted: Any, record: Record) -> bool:
-        if key in MATCH_TABLES:
-            table = getattr(record, key)
-            return all(table.get(name) in values for name, values in wanted.items())
-        if key == 'class':  # a prefix: 0e, 0e01 or 0e0100
-            return record.class_code.startswith(wanted)
-        value = getattr(record, key)
-        return any(fnmatchcase(value, pattern) for pattern in wanted)
+    @property
+    def title(self) -> str:
+        """Return vendor and name."""
+        return f'{self.vendor} {self.name}'.strip()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the rules say of a device; `confidence` 0..1, `source` says who says so."""
+    """
+    What the rules say of a device; `confidence` (0..1) is that `type` is true.
+
+    `capabilities` are those it has whichever of the leading candidates it is. `name` is empty
+    where nothing is known, "A or B" where these two cannot be told apart.
+    """
 
     type: str = UNKNOWN
     confidence: float = 0.0
     name: str = ''
     capabilities: tuple[str, ...] = ()
     source: str = ''
+    candidates: tuple[Candidate, ...] = ()
+    offers: tuple[Offer, ...] = ()
+
+
+class SpiProbe(NamedTuple):
+    """A transfer that an SPI chip may be asked with, so many times; the last reply counts."""
+
+    mode: int
+    send: bytes
+    transfers: int
+
+
+class SerialProbe(NamedTuple):
+    """What to send (empty: listen only), and the baud rates to try."""
+
+    send: bytes
+    baud: tuple[int, ...]
 
 
 class Rules:
-    """The rules of several files; on equal confidence the later one wins, so that operators can."""
+    """The rules of several files; a later file replaces what earlier ones say of the same match."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        """Sort the rules by subsystem."""
-        self._by_subsystem: defaultdict[str, list[Rule]] = defaultdict(list)
+    def __init__(self, rules: Iterable[Rule], names: Names = no_names) -> None:
+        """Sort the rules by what they can match."""
+        self._by_bus: defaultdict[str | int, list[Rule]] = defaultdict(list)
+        self._names = names
         for rule in rules:
-            for subsystem in rule.match['subsystem']:
-                self._by_subsystem[subsystem].append(rule)
+            for key in _bus_keys(rule):
+                self._by_bus[key].append(rule)
 
     @classmethod
-    def load(cls, files: Iterable[Path]) -> Rules:
+    def load(cls, files: Iterable[Path], names: Names = no_names) -> Rules:
         """Read rule files; RuleError where one cannot be read or is wrong."""
-        return cls(rule for file in files for rule in read_rules(file))
+        known: dict[str, list[Rule]] = {}
+        for file in files:
+            found: defaultdict[str, list[Rule]] = defaultdict(list)
+            for rule in read_rules(file):
+                found[repr(rule.match)].append(rule)
+            known.update(found)
+        return cls((rule for rules in known.values() for rule in rules), names)
 
-    def identify(self, records: Iterable[Record]) -> Claim:
-        """Return the most certain claim for the records of one device, with all capabilities."""
-        matching = [rule for record in records for rule in self._by_subsystem.get(record.subsystem, ())
-                    if rule.matches(record)]
-        if not matching:
-            return Claim()
-        ranked = sorted(matching, key=lambda rule: rule.confidence)
-        best = ranked[-1]
-        name = next((rule.name for rule in reversed(ranked) if rule.name), '')
-        capabilities = tuple(sorted({c for rule in matching for c in rule.capabilities}))
-        return Claim(best.type, best.confidence, name, capabilities, best.source)
+    # What to ask ------------------------------------------------------------------------------
+    def i2c_reads(self, address: int) -> tuple[RegisterRead, ...]:
+        """Return the identification registers of all chips known at an address, safest first."""
+        reads = {wanted.read for rule in self._by_bus.get(address, ()) if isinstance(rule.match, I2cMatch)
+                 for wanted in rule.match.registers}
+        return tuple(sorted(reads))
+
+    def spi_probes(self) -> tuple[SpiProbe, ...]:
+        """Return the transfers by which the known SPI chips are recognised."""
+        matches = [rule.match for rule in self._by_bus['spi'] if isinstance(rule.match, SpiMatch)]
+        return tuple(sorted({SpiProbe(match.mode, match.send, match.transfers) for match in matches}))
+
+    def serial_probes(self, adapter: str = '') -> tuple[SerialProbe, ...]:
+        """Return what to ask on a serial line, listening first; `adapter`, as 10c4:ea60, limits it."""
+        rates: defaultdict[bytes, dict[int, None]] = defaultdict(dict)
+        for match in (rule.match for rule in self._by_bus['serial']):
+            if isinstance(match, SerialMatch) and (
+                    not adapter or not match.adapters or adapter in match.adapters):
+                rates[match.send].update(dict.fromkeys(match.baud))
+        return tuple(SerialProbe(send, tuple(baud)) for send, baud in
+                     sorted(rates.items(), key=lambda item: (len(item[0]), item[0])))
+
+    # What it is -------------------------------------------------------------------------------
+    def identify(self, evidence: Iterable[Evidence]) -> Claim:
+        """Return what all the evidence for one device says of it."""
+        seen = list(evidence)
+        matching = [(rule, text) for item in seen for rule in self._by_bus.get(_bus_of(item), ())
+                    if (text := rule.match.describe(item))]
+        classes = [rule for rule, _ in matching if not rule.name]
+        named = _best_by_title(_candidate(rule, text) for rule, text in matching if rule.name)
+        devices = share(c for c in named if not c.bridge)
+        bridges = sorted((c for c in named if c.bridge), key=lambda c: -c.confidence)
+        if bridges and not (devices and devices[0].confidence >= LIKELY):
+            ranked = [*bridges, *share([*devices, *self._behind(seen)])]
+            type_, confidence, source = _type(classes, bridges[:1])
+        else:
+            ranked = [*devices, *bridges]
+            type_, confidence, source = _type(classes, devices)
+        ranked = ranked or self._told(seen, type_)
+        leading = _leading(ranked)
+        offers = _merge([*(rule.capabilities for rule in classes), *(c.capabilities for c in bridges),
+                         *_common(leading)])
+        return Claim(type_, confidence, ' or '.join(c.title for c in leading),
+                     tuple(offer.capability for offer in offers), source,
+                     tuple(ranked[:MAX_CANDIDATES]), offers)
+
+    def _behind(self, seen: Sequence[Evidence]) -> list[Candidate]:
+        """Return what is known to come behind the bridges that were seen: possible, and no more."""
+        ids = {f'{item.vendor_id}:{item.product_id}' for item in seen
+               if isinstance(item, Record) and item.device_type == 'usb_device'}
+        return _best_by_title(replace(_candidate(rule, f'often behind {adapter}'), confidence=POSSIBLE)
+                              for rule in self._by_bus['serial'] if isinstance(rule.match, SerialMatch)
+                              for adapter in rule.match.adapters if adapter in ids)
+
+    def _told(self, seen: Sequence[Evidence], type_: str) -> list[Candidate]:
+        """Return what usb.ids and the device's own descriptors call it."""
+        found = []
+        for item in seen:
+            if not isinstance(item, Record) or item.device_type != 'usb_device':
+                continue
+            text = f'usb {item.vendor_id}:{item.product_id}'
+            vendor, product = self._names(item.vendor_id, item.product_id)
+            if product:
+                found.append(Candidate(product, vendor, type_, LISTED, text, 'usb.ids'))
+            told = item.attributes.get('product', '').strip()
+            if told:
+                maker = item.attributes.get('manufacturer', '').strip() or vendor
+                found.append(Candidate(told, maker, type_, TOLD, text, 'the descriptors of the device'))
+        return found
 
 
-def read_rules(file: Path) -> list[Rule]:
-    """Read one file; RuleError names file, line and key of what is wrong."""
-    try:
-        if file.stat().st_size > MAX_FILE:
-            raise RuleError(f'{file}: larger than {MAX_FILE} bytes')
-        root = yaml.compose(file.read_text(encoding='utf-8'), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(f'{file}: cannot be read: {error}') from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RuleError(f'{file}: not YAML: {" ".join(str(error).split())}') from error
-    reader = _Reader(file)
-    if root is None:
-        return []
-    top = reader.mapping(root, ('rules',), ('rules',))
-    return [reader.rule(node) for node in reader.sequence(top['rules'], 'rules')]
+def share(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """
+    Rank alternatives, of which one is true: their confidences add up to 1 at most.
+
+    Those of equal confidence share it equally: the same evidence speaks for each of them.
+    """
+    left = 1.0
+    result: list[Candidate] = []
+    for confidence, group in groupby(sorted(candidates, key=lambda c: -c.confidence), lambda c: c.confidence):
+        equals = list(group)
+        mass = min(confidence, left)
+        left -= mass
+        result += [replace(candidate, confidence=mass / len(equals)) for candidate in equals]
+    return sorted(result, key=lambda c: -c.confidence)
 
 
-class _Reader:
-    """Reads YAML nodes strictly; the nodes, unlike loaded values, know their lines."""
+def _candidate(rule: Rule, evidence: str) -> Candidate:
+    return Candidate(rule.name, rule.vendor, rule.type, rule.confidence, evidence, rule.source, rule.quote,
+                     rule.capabilities, rule.bridge)
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
 
-    def fail(self, node: yaml.Node, key: str, reason: str) -> RuleError:
-        return RuleError(f"{self._file}:{node.start_mark.line + 1}: '{key}' {reason}")
+def _best_by_title(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return each thing once, with its strongest evidence."""
+    best: dict[str, Candidate] = {}
+    for candidate in candidates:
+        known = best.get(candidate.title)
+        if known is None or known.confidence <= candidate.confidence:
+            best[candidate.title] = candidate
+    return list(best.values())
 
-    def mapping(self, node: yaml.Node, allowed: tuple[str, ...] = (), required: tuple[str, ...] = (),
-                key: str = 'file') -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self.fail(node, key, 'must be a mapping')
-        result: dict[str, yaml.Node] = {}
-        for name_node, value in node.value:
-            name = str(name_node.value)
-            if allowed and name not in allowed:
-                raise self.fail(name_node, name, f'is unknown here; known: {", ".join(allowed)}')
-            if name in result:
-                raise self.fail(name_node, name, 'is given twice')
-            result[name] = value
-        for name in required:
-            if name not in result:
-                raise self.fail(node, name, 'is missing')
-        return result
 
-    def sequence(self, node: yaml.Node, key: str) -> list[yaml.Node]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.fail(node, key, 'must be a list')
-        return list(node.value)
+def _leading(ranked: Sequence[Candidate]) -> list[Candidate]:
+    """Return the likely candidate, or those that cannot be told apart and of which one is likely."""
+    equals = [c for c in ranked if c.confidence == ranked[0].confidence]
+    return equals if sum(c.confidence for c in equals) >= LIKELY else []
 
-    def text(self, node: yaml.Node, key: str) -> str:
-        if not isinstance(node, yaml.ScalarNode) or not 0 < len(node.value) <= 256:
-            raise self.fail(node, key, 'must be a text of 1..256 characters')
-        # Unquoted, 0e01 or 1546 would be numbers to other readers of the file.
-        if node.tag != 'tag:yaml.org,2002:str':
-            raise self.fail(node, key, f'must be a text: quote it as {node.value!r}')
-        return str(node.value)
 
-    def texts(self, node: yaml.Node, key: str) -> tuple[str, ...]:
-        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        return tuple(self.text(item, key) for item in nodes)
+def _type(classes: Sequence[Rule], candidates: Sequence[Candidate]) -> tuple[str, float, str]:
+    """Return the most certain type, how certain it is, and who says so."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for candidate in candidates:
+        sums[candidate.type] += candidate.confidence
+    claims = [(rule.confidence, rule.type, rule.source) for rule in classes]
+    claims += [(sums[c.type], c.type, c.source) for c in reversed(candidates) if sums[c.type] >= LIKELY]
+    confidence, type_, source = max(claims, key=lambda claim: claim[0], default=(0.0, UNKNOWN, ''))
+    return type_, min(confidence, 1.0), source
 
-    def word(self, node: yaml.Node, key: str) -> str:
-        value = self.text(node, key)
-        if not WORD.fullmatch(value):
-            raise self.fail(node, key, f'must be lower-case letters, digits and underscores, not {value!r}')
-        return value
 
-    def rule(self, node: yaml.Node) -> Rule:
-        given = self.mapping(node, RULE_KEYS, ('match', 'type', 'confidence', 'source'), 'rules')
-        wanted = self.mapping(given['match'], MATCH_TEXTS + MATCH_TABLES, ('subsystem',), 'match')
-        match: dict[str, Any] = {}
-        for key, value in wanted.items():
-            match[key] = self.texts(value, key) if key in MATCH_TEXTS else {
-                name: self.texts(item, name) for name, item in self.mapping(value, key=key).items()}
-        capabilities = self.sequence(given['capabilities'], 'capabilities') if 'capabilities' in given else []
-        return Rule(match, self.word(given['type'], 'type'), self.confidence(given['confidence']),
-                    self.text(given['source'], 'source'),
-                    self.text(given['name'], 'name') if 'name' in given else '',
-                    tuple(self.word(item, 'capabilities') for item in capabilities))
+def _common(leading: Sequence[Candidate]) -> list[tuple[Offer, ...]]:
+    """Return what all leading candidates offer; attributes only where they agree."""
+    if len(leading) < 2:
+        return [c.capabilities for c in leading]
+    shared = set.intersection(*({o.capability for o in c.capabilities} for c in leading))
+    return [tuple(offer if all(offer in c.capabilities for c in leading) else Offer(offer.capability)
+                  for offer in leading[0].capabilities if offer.capability in shared)]
 
-    def confidence(self, node: yaml.Node) -> float:
-        try:
-            value = float(node.value)
-        except (TypeError, ValueError):
-            value = -1.0
-        if not 0.0 < value <= 1.0:
-            raise self.fail(node, 'confidence', f'must be a number above 0 and up to 1, not {node.value!r}')
-        return value
+
+def _merge(groups: Iterable[tuple[Offer, ...]]) -> tuple[Offer, ...]:
+    """Return each capability once, with all that is told of it; what is told later wins."""
+    merged: dict[str, dict[str, Value]] = {}
+    for offer in (offer for group in groups for offer in group):
+        merged.setdefault(offer.capability, {}).update(offer.attributes)
+    return tuple(Offer.of(name, **merged[name]) for name in sorted(merged))
+
+
+def _bus_keys(rule: Rule) -> Iterable[str | int]:
+    match rule.match:
+        case KernelMatch():
+            return [f'kernel {subsystem}' for subsystem in rule.match.subsystem]
+        case I2cMatch():
+            return rule.match.addresses
+        case SpiMatch():
+            return ['spi']
+    return ['serial']
+
+
+def _bus_of(evidence: Evidence) -> str | int:
+    match evidence:
+        case Record():
+            return f'kernel {evidence.subsystem}'
+        case I2cReading():
+            return evidence.address
+        case SpiReading():
+            return 'spi'
+    return 'serial'

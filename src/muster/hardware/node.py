@@ -14,13 +14,15 @@ from typing import Any
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 from diagnostic_msgs.msg import DiagnosticStatus
 from muster.hardware import messages
+from muster.hardware.device_data import RuleError
 from muster.hardware.devices import DeviceEvent, Report, Status
-from muster.hardware.identification import RuleError, Rules
+from muster.hardware.identification import Rules
 from muster.hardware.registry import Registry
 from muster.hardware.sources import virtual
 from muster.hardware.sources.serial import SerialLinks
 from muster.hardware.sources.udev import UdevSource
 from muster.hardware.sources.worker import Source, Worker
+from muster.hardware.usb_names import usb_names
 from muster.ros import qos
 from muster.ros.interfaces import ErrorCode
 from muster.ros.main import run
@@ -61,9 +63,9 @@ PARAMETERS = (
     ParameterSpec('serial_links', [''], 'Shell patterns of paths that lead to pseudo-terminals, listed as '
                   "simulated serial devices, as ['/tmp/muster/tty*'].", check=_absolute_patterns,
                   read_only=True),
-    ParameterSpec('device_files', [''], 'Shell patterns of further identification files (YAML); on equal '
-                  'confidence they win over those that come with Muster.', check=_absolute_patterns,
-                  read_only=True),
+    ParameterSpec('device_files', [''], 'Shell patterns of further identification files (YAML); what they '
+                  'say of a match replaces what those that come with Muster say of it.',
+                  check=_absolute_patterns, read_only=True),
 )
 
 
@@ -178,7 +180,7 @@ class HardwareNode(ManagedNode):
                 raise ConfigurationError(f"parameter 'device_files': no file matches '{pattern}'")
             files += [Path(file) for file in found]
         try:
-            return Rules.load(files)
+            return Rules.load(files, usb_names())
         except RuleError as error:
             raise ConfigurationError(str(error)) from error
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from muster.hardware.assembly import ATTRIBUTES
-from muster.hardware.identification import Record
+from muster.hardware.evidence import Record
 
 MAX_ATTRIBUTE = 4096  # bytes; sysfs itself has no more than a page
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from muster.hardware.assembly import assemble, ATTRIBUTES, groups, owner, relevant
 from muster.hardware.devices import Report
-from muster.hardware.identification import Record, Rules
+from muster.hardware.evidence import Record
+from muster.hardware.identification import Rules
 from muster.hardware.sources import sysfs
 from muster.hardware.sources.worker import pause
 import pyudev

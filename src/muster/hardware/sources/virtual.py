@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from muster.hardware.assembly import clean
+from muster.hardware.device_data import WORD
 from muster.hardware.devices import Device, Report, Status, UNKNOWN
-from muster.hardware.identification import WORD
 
 MAX_DEVICES = 256
 MAX_ITEMS = 64      # nodes, capabilities, properties of one device

@@ -1,0 +1,178 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The identification data: what it says, and the strictness with which it is read."""
+from pathlib import Path
+
+from kernel import usb
+from muster.hardware.capabilities import Offer
+from muster.hardware.device_data import MAX_FILE, read_rules, RuleError
+from muster.hardware.evidence import Record
+from muster.hardware.identification import Rules
+from muster.hardware.matching import KernelMatch
+from muster.hardware.usb_names import no_names, usb_names
+import pytest
+
+DATA = sorted((Path(__file__).parents[2] / 'config' / 'devices').glob('*.yaml'))
+KERNEL = "- {match: {subsystem: usb, vendor_id: '1234'}, type: lidar, confidence: 0.9, source: x, name: X}\n"
+I2C = ('- {match: {i2c: {address: 0x68, registers: [{register: 0x75, value: 0x68}]}}, type: imu, name: M, '
+       'confidence: 0.9, source: maker}\n')
+SPI = ("- {match: {spi: {send: '9f 00', reply: '00 ef', mask: '00 ff'}}, type: flash, name: W, "
+       'confidence: 0.9, source: x}\n')
+SERIAL = ("- {match: {serial: {send: 'a5 50', reply: 'a5 5a', baud: 115200}}, type: lidar, name: R, "
+          'confidence: 0.9, source: x}\n')
+
+
+def rules(tmp_path: Path, text: str, name: str = 'mine.yaml') -> Path:
+    """Write a rule file."""
+    file = tmp_path / name
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(('text', 'line', 'key', 'remedy'), [
+    ('rules: 5\n', 1, 'rules', 'must be a list'),
+    ('rule: []\n', 1, 'rule', 'known: rules'),
+    ('[]\n', 1, 'file', 'must be a mapping'),
+    ('rules:\n' + KERNEL + KERNEL.replace('type:', 'tpye:'), 3, 'tpye', 'known: match, type'),
+    ('rules:\n' + KERNEL.replace('type: lidar', 'type: Li-dar'), 2, 'type', 'lower-case'),
+    ('rules:\n' + KERNEL.replace('type: lidar, ', ''), 2, 'type', 'add it'),
+    ('rules:\n' + KERNEL.replace('subsystem: usb, ', ''), 2, 'subsystem', 'usb, i2c, spi, serial'),
+    ('rules:\n' + KERNEL.replace("'1234'", '1234'), 2, 'vendor_id', "quote it as '1234'"),
+    ('rules:\n' + KERNEL.replace('0.9', '1.5'), 2, 'confidence', 'up to 1'),
+    ('rules:\n' + KERNEL.replace('0.9', 'nan'), 2, 'confidence', 'up to 1'),
+    ('rules:\n' + KERNEL.replace('0.9', '[]'), 2, 'confidence', 'up to 1'),
+    ('rules:\n' + KERNEL.replace('name: X', 'name: X, name: Y'), 2, 'name', 'remove one'),
+    ('rules:\n' + KERNEL.replace('name: X', f'name: {"X" * 257}'), 2, 'name', '1..256'),
+    ('rules:\n' + KERNEL.replace('name: X', 'capabilities: gnss'), 2, 'capabilities', 'must be a mapping'),
+    ('rules:\n' + KERNEL.replace('name: X', 'capabilities: {GNSS: {}}'), 2, 'GNSS', 'lower-case'),
+    ('rules:\n' + KERNEL.replace('name: X', 'capabilities: {scan: {rate: 10 hurz}}'), 2, 'rate', 'as 12 Hz'),
+    ('rules:\n' + KERNEL.replace('name: X', 'capabilities: {scan: {axes: .inf}}'), 2, 'axes', 'as 12'),
+    ('rules:\n' + KERNEL.replace('name: X', 'capabilities: {scan: {fpps: 1}}'), 2, 'fpps', 'known: width'),
+    ('rules:\n' + KERNEL.replace('name: X', 'bridge: perhaps'), 2, 'bridge', 'true or false'),
+    ('rules:\n' + KERNEL.replace('subsystem: usb, vendor_id', 'usb'), 2, 'usb', "as '1a86:7523'"),
+    ('rules:\n' + KERNEL.replace('subsystem: usb', "usb: '1234:5678'"), 2, 'usb', 'goes together'),
+    ('rules:\n' + KERNEL.replace("vendor_id: '1234'", 'spi: {}'), 2, 'spi', 'make two rules'),
+    ('rules:\n' + I2C.replace('address: 0x68', 'address: 0x78'), 2, 'address', '0x08..0x77'),
+    ('rules:\n' + I2C.replace('address: 0x68', 'address: 0x50-0x40'), 2, 'address', '0x08..0x77'),
+    ('rules:\n' + I2C.replace('value: 0x68', 'value: 0x168'), 2, 'value', 'from 0 to 255'),
+    ('rules:\n' + I2C.replace('value: 0x68', 'value: 0x68, mask: 0xf0'), 2, 'value', 'clear them'),
+    ('rules:\n' + I2C.replace('value: 0x68', 'value: 0x68, width: 9'), 2, 'width', 'from 1 to 4'),
+    ('rules:\n' + I2C.replace('register: 0x75, ', ''), 2, 'register', 'add it'),
+    ('rules:\n' + I2C.replace('name: M, ', ''), 2, 'name', 'has a name'),
+    ('rules:\n' + SPI + SPI.replace("'00 ef'", "'00'"), 3, 'reply', 'must be 2 bytes'),
+    ('rules:\n' + SPI.replace("'9f 00'", "'9f 0'"), 2, 'send', 'hexadecimal'),
+    ('rules:\n' + SERIAL.replace("'a5 5a'", "'a5 5'"), 2, 'reply', '?? for any byte'),
+    ('rules:\n' + SERIAL.replace("'a5 5a'", "'* a5 * a5 * 00'"), 2, 'reply', 'two * for any few'),
+    ('rules:\n' + SERIAL.replace("'a5 5a'", "'?? ??'"), 2, 'reply', '?? for any byte'),
+    ('rules:\n' + SERIAL.replace('baud: 115200', 'baud: fast'), 2, 'baud', 'from 300'),
+    ('rules:\n' + SERIAL.replace('baud: 115200', 'baud: 9600, check: parity'), 2, 'check', 'one of nmea'),
+    ('rules:\n' + SERIAL.replace(', baud: 115200', ''), 2, 'baud', 'add it')])
+def test_a_wrong_rule_is_named_with_file_line_key_and_remedy(tmp_path: Path, text: str, line: int, key: str,
+                                                             remedy: str) -> None:
+    with pytest.raises(RuleError) as error:
+        read_rules(rules(tmp_path, text))
+    assert f"mine.yaml:{line}: '{key}' " in str(error.value) and remedy in str(error.value)
+
+
+@pytest.mark.parametrize('text', [
+    'rules: [', '[' * 2000, '[' * 900_000, '- ' * 400_000, 'a: &a [*a]', '\0', '&x', '- 1',
+    'rules: !!python/object/apply:os.system [x]'], ids=lambda text: str(text)[:12].strip('\0'))
+def test_what_is_no_rule_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RuleError, match=r'mine\.yaml'):
+        read_rules(rules(tmp_path, text))
+
+
+def test_a_missing_binary_or_huge_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuleError, match=r'absent\.yaml: cannot be read'):
+        read_rules(tmp_path / 'absent.yaml')
+    binary = tmp_path / 'binary.yaml'
+    binary.write_bytes(b'\xff\xfe\x00rules')
+    with pytest.raises(RuleError, match=r'binary\.yaml'):
+        read_rules(binary)
+    with pytest.raises(RuleError, match='larger than'):
+        read_rules(rules(tmp_path, '#' * MAX_FILE + '\n'))
+
+
+def test_capabilities_carry_values_with_units(tmp_path: Path) -> None:
+    file = rules(tmp_path, 'rules:\n' + KERNEL.replace(
+        'name: X', 'capabilities: {scan_2d: {range: 12.5 m, rate: 10 Hz}, disk: {removable: true}}'))
+    assert read_rules(file)[0].capabilities == (
+        Offer.of('scan_2d', range=12.5, rate=10.0), Offer.of('disk', removable=True))
+
+
+def test_a_later_file_replaces_what_is_said_of_the_same_match(tmp_path: Path) -> None:
+    ours = rules(tmp_path, 'rules:\n' + KERNEL, 'ours.yaml')
+    theirs = rules(tmp_path, 'rules:\n' + KERNEL.replace('lidar', 'servo').replace('name: X', 'name: Y'))
+    claim = Rules.load([ours, theirs]).identify(usb('1-1', '1234', '0001'))
+    assert (claim.type, claim.name, len(claim.candidates)) == ('servo', 'Y', 1)
+
+
+def test_two_rules_of_one_file_for_the_same_match_stay_ambiguous(tmp_path: Path) -> None:
+    file = rules(tmp_path, 'rules:\n' + KERNEL + KERNEL.replace('name: X', 'name: Y'))
+    claim = Rules.load([file]).identify(usb('1-1', '1234', '0001'))
+    assert (claim.type, claim.confidence, claim.name) == ('lidar', 0.9, 'X or Y')
+    assert [c.confidence for c in claim.candidates] == [0.45, 0.45]
+
+
+@pytest.mark.parametrize('file', DATA, ids=lambda file: file.name)
+def test_every_rule_has_a_source_and_every_named_one_quotes_it(file: Path) -> None:
+    read = read_rules(file)
+    assert read and len({f'{rule.match}{rule.vendor}{rule.name}' for rule in read}) == len(read)
+    assert [rule.place for rule in read if rule.name and not rule.quote] == []
+
+
+def test_the_data_is_read_in_an_instant_and_knows_every_bus() -> None:
+    known = Rules.load(DATA)
+    assert known.i2c_reads(0x68) and known.spi_probes() and known.serial_probes()
+    assert all(not read.register for read in known.i2c_reads(0x77) if read.address_bytes == 2)
+    assert [read.address_bytes for read in known.i2c_reads(0x29)] == sorted(
+        read.address_bytes for read in known.i2c_reads(0x29)), 'the risky reads come last'
+    assert known.serial_probes()[0].send == b'', 'listening comes first'
+
+
+def test_a_usb_rule_matches_the_device_and_not_its_interfaces(tmp_path: Path) -> None:
+    file = rules(tmp_path, "rules:\n- {match: {usb: '1234:0001'}, type: lidar, confidence: 0.9, source: x}\n")
+    match = read_rules(file)[0].match
+    assert isinstance(match, KernelMatch)
+    fitting = [record for record in usb('1-1', '1234', '0001', 'ff0000') if match.describe(record)]
+    assert [record.device_type for record in fitting] == ['usb_device']
+
+
+IDS = b"""#
+# List of USB ID's
+0001  Fry's Electronics
+\t7778  Counterfeit flash drive [Kingston]
+
+046d  Logitech, Inc.
+# a comment
+\t082d  HD Pro Webcam C920
+\t\t00  an interface
+1546  U-Blox AG
+\t01a8  [u-blox 8]
+C 00  (Defined at Interface level)
+"""
+
+
+def test_names_come_from_usb_ids_where_it_is_there(tmp_path: Path) -> None:
+    file = tmp_path / 'usb.ids'
+    file.write_bytes(IDS + b'\xff\xfe\n')
+    names = usb_names((tmp_path / 'absent', file))
+    assert names('046d', '082d') == ('Logitech, Inc.', 'HD Pro Webcam C920')
+    assert names('1546', '01a8') == ('U-Blox AG', '[u-blox 8]')
+    assert names('0001', '082d') == ("Fry's Electronics", ''), 'the product of another vendor'
+    assert names('dead', 'beef') == names('', '') == names('046', 'd  L') == ('', '')
+    file.unlink()
+    assert names('0001', '7778') == ('', ''), 'it was removed meanwhile'
+    assert usb_names((file,)) is no_names
+
+
+def test_a_device_that_no_rule_knows_is_called_as_usb_ids_and_its_descriptors_do(tmp_path: Path) -> None:
+    file = tmp_path / 'usb.ids'
+    file.write_bytes(IDS)
+    told = Record('/devices/usb1/1-1', 'usb', 'usb_device', attributes={
+        'idVendor': '0001', 'idProduct': '7778', 'product': 'Stick', 'manufacturer': 'Me'})
+    claim = Rules([], usb_names((file,))).identify([told])
+    assert (claim.type, claim.confidence) == ('unknown', 0.0)
+    assert [(c.title, c.source) for c in claim.candidates] == [
+        ("Fry's Electronics Counterfeit flash drive [Kingston]", 'usb.ids'),
+        ('Me Stick', 'the descriptors of the device')]
