@@ -1,13 +1,17 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """The registry: lives, identities, events, index and bounds, in virtual time."""
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+import json
+from typing import Any
 
 from hypothesis import given, settings, strategies as st
 from muster.hardware import registry as registry_module
 from muster.hardware.devices import Change, Device, Report, Status
 from muster.hardware.registry import Registry
+import pytest
 
 CAMERA = Device(id='usb-camera-1', name='camera', bus='usb', type='camera', capabilities=('video',),
                 fallback_id='usb-port-1', nodes=('/dev/video0',))
@@ -184,3 +188,68 @@ def test_any_history_keeps_the_invariants(steps) -> None:
         assert states[0] == Change.DISCOVERED
         # A device is disconnected once; only its return ends that.
         assert (Change.DISCONNECTED, Change.DISCONNECTED) not in pairwise(states)
+
+
+# Across restarts --------------------------------------------------------------------------------
+def restarted(registry: Registry, now: float = 1000.0) -> Registry:
+    """Return a registry that remembers what another one told, through a file's text."""
+    other = Registry(grace=1.0, forget_after=100.0)
+    other.restore(json.loads(json.dumps(registry.export())), now)
+    return other
+
+
+def test_a_restarted_registry_knows_its_devices_as_disconnected() -> None:
+    registry = Registry(grace=1.0)
+    registry.apply(Report('s', {'a': CAMERA}, 'first scan'), 0.0, 7)
+    other = restarted(registry)
+    known = other.get('usb-camera-1')
+    assert known is not None
+    assert (known.status, known.first_seen) == (Status.DISCONNECTED, 7)
+    assert other.find(status=Status.DISCONNECTED) == [known]
+    events = other.apply(Report('s', {'a': CAMERA}, 'first scan'), 1001.0, 9)
+    assert [event.kind for event in events] == [Change.CONNECTED]
+    assert events[0].device.first_seen == 7
+    assert [past.kind for past in other.history('usb-camera-1')] == \
+        [Change.DISCOVERED, Change.CONNECTED, Change.CONNECTED]
+
+
+def test_what_is_not_seen_after_a_restart_is_forgotten_in_time() -> None:
+    registry = Registry(grace=1.0)
+    registry.apply(Report('s', {'a': CAMERA}, 'first scan'), 0.0, 7)
+    other = restarted(registry)
+    assert other.next_deadline() == 1100.0
+    assert other.advance(1100.0, 8) == []
+    assert len(other) == 0
+
+
+def test_simulated_devices_are_not_remembered() -> None:
+    registry = Registry(grace=1.0)
+    registry.apply(Report('s', {'a': replace(CAMERA, simulated=True)}, 'first scan'), 0.0, 7)
+    assert len(restarted(registry)) == 0
+
+
+def test_history_is_bounded() -> None:
+    registry = Registry(grace=0.0)
+    for number in range(100):
+        registry.apply(Report('s', {'a': replace(CAMERA, name=f'camera {number}')}, 'scan'), 0.0, number)
+    assert len(registry.history('usb-camera-1')) == 32
+    assert registry.history('usb-camera-1')[-1].stamp == 99
+    assert registry.history('nothing') == ()
+
+
+@pytest.mark.parametrize('change', [
+    lambda d: d.update(format=2), lambda d: d.pop('devices'), lambda d: d.update(devices=[3]),
+    lambda d: d['devices'][0].update(id=4), lambda d: d['devices'][0].pop('name'),
+    lambda d: d['devices'][0].update(surprise=1), lambda d: d['devices'][0].update(first_seen=-1),
+    lambda d: d['devices'][0]['history'][0].update(kind=77),
+    lambda d: d['devices'][0].update(properties=[['only one']]),
+    lambda d: d['devices'][0].update(confidence='much')])
+def test_an_unsound_memory_is_refused_as_a_whole(change: Callable[[dict[str, Any]], None]) -> None:
+    registry = Registry(grace=1.0)
+    registry.apply(Report('s', {'a': CAMERA}, 'first scan'), 0.0, 7)
+    document = json.loads(json.dumps(registry.export()))
+    change(document)
+    other = Registry()
+    with pytest.raises(ValueError):
+        other.restore(document, 0.0)
+    assert len(other) == 0

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from muster.hardware.capabilities import Offer
+
 UNKNOWN = 'unknown'
 
 
@@ -38,7 +40,9 @@ class Device:
 
     `id` is the identity the source proposes (from the serial number where there is one);
     `fallback_id` (from the position) is taken where another present device holds that identity.
-    Confidence is within 0..1; stamps are nanoseconds of ROS time and do not count in comparisons.
+    `capabilities` are names; `offers` tell their attributes, where these are known, one for each way
+    in which the device has a capability. `candidates` is what it may be, the likeliest first, where
+    that is not certain. Confidence is within 0..1; stamps are nanoseconds of ROS time and do not count in comparisons.
     """
 
     id: str
@@ -54,6 +58,8 @@ class Device:
     product_id: str = ''
     serial: str = ''
     capabilities: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
+    candidates: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
     fallback_id: str = ''
     first_seen: int = field(default=0, compare=False)

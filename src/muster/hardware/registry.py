@@ -3,15 +3,30 @@
 """The devices of one robot: their identities, their lives, and the numbered events of these."""
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from muster.hardware.devices import Change, Device, DeviceEvent, Report, Status, UNKNOWN
 
 #: Bounds of memory: devices that are there, and devices that are remembered as gone.
 MAX_PRESENT = 4096
 MAX_GONE = 256
+#: Events that are remembered of each device.
+MAX_HISTORY = 32
+#: Version of what `export` returns.
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One event of a device's past; `stamp` is ROS time in nanoseconds."""
+
+    kind: Change
+    status: Status
+    reason: str
+    stamp: int
 
 
 @dataclass(slots=True)
@@ -20,6 +35,7 @@ class _Entry:
     proposed: str                    # the id that the source proposed
     deadline: float | None = None    # a missing device is disconnected, a gone one forgotten, then
     reason: str = ''                 # why it is missing
+    history: deque[Past] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
 
 
 class Registry:
@@ -53,6 +69,11 @@ class Registry:
         """Return the device of this id."""
         entry = self._entries.get(identity)
         return entry.device if entry else None
+
+    def history(self, identity: str) -> tuple[Past, ...]:
+        """Return what happened to a device, the oldest first; nothing where it is not known."""
+        entry = self._entries.get(identity)
+        return tuple(entry.history) if entry else ()
 
     def find(self, type: str = '', bus: str = '', capability: str = '',
              status: Status | None = None) -> list[Device]:
@@ -94,6 +115,36 @@ class Registry:
             self._unindex(self._entries.pop(oldest).device)
         return events
 
+    # Across restarts --------------------------------------------------------------------------
+    def export(self) -> dict[str, Any]:
+        """Return all real devices with their past as JSON values, for `restore`."""
+        return {'format': FORMAT, 'devices': [
+            {**asdict(replace(entry.device, offers=())), 'proposed': entry.proposed,
+             'history': [asdict(past) for past in entry.history]}
+            for entry in self._entries.values() if not entry.device.simulated]}
+
+    def restore(self, document: Any, now: float) -> None:
+        """
+        Remember what `export` told before a restart: all of it is disconnected until it is seen.
+
+        Call it on an empty registry; raises ValueError and remembers nothing where it is unsound.
+        """
+        assert not self._entries, 'only an empty registry can remember'
+        try:
+            if document['format'] != FORMAT:
+                raise ValueError(f"format {document['format']!r} is not {FORMAT}")
+            entries = [_entry(item) for item in document['devices'][-MAX_GONE:]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'unsound: {type(error).__name__}: {error}') from error
+        for entry in entries:
+            identity = entry.device.id
+            entry.deadline = now + self.forget_after
+            self._entries[identity] = entry
+            self._gone[identity] = None
+            for key in _index_keys(entry.device):
+                self._index[key].add(identity)
+
+    # Inside -----------------------------------------------------------------------------------
     def _miss(self, source: str, key: str, now: float, reason: str) -> None:
         identity = self._held[source].pop(key)
         del self._owners[identity]
@@ -156,6 +207,7 @@ class Registry:
         for key in _index_keys(entry.device):
             self._index[key].add(device.id)
         self.sequence += 1
+        entry.history.append(Past(kind, device.status, reason, stamp))
         return DeviceEvent(self.sequence, kind, reason, entry.device, stamp)
 
     def _unindex(self, device: Device) -> None:
@@ -163,6 +215,38 @@ class Registry:
             self._index[key].discard(device.id)
             if not self._index[key]:
                 del self._index[key]
+
+
+def _entry(item: dict[str, Any]) -> _Entry:
+    """Read one device of a document; raises ValueError, KeyError or TypeError."""
+    fields = dict(item)
+    proposed = _text(fields.pop('proposed'))
+    past = [Past(Change(p['kind']), Status(p['status']), _text(p['reason']), _whole(p['stamp']))
+            for p in fields.pop('history')[-MAX_HISTORY:]]
+    for name in ('id', 'name', 'bus', 'type', 'path', 'vendor_id', 'product_id', 'serial', 'fallback_id'):
+        _text(fields[name])
+    for name in ('nodes', 'capabilities', 'candidates'):
+        fields[name] = tuple(map(_text, fields[name]))
+    fields['properties'] = tuple((_text(key), _text(value)) for key, value in fields['properties'])
+    fields['confidence'] = min(1.0, max(0.0, float(fields['confidence'])))
+    fields['status'], fields['simulated'], fields['offers'] = Status.DISCONNECTED, False, ()
+    for name in ('first_seen', 'last_changed'):
+        fields[name] = _whole(fields[name])
+    entry = _Entry(Device(**fields), proposed)
+    entry.history.extend(past)
+    return entry
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 4096:
+        raise ValueError(f'{str(value)[:40]!r} is not a text of at most 4096 characters')
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f'{str(value)[:40]!r} is not a time')
+    return value
 
 
 def _index_keys(device: Device) -> list[tuple[str, object]]:

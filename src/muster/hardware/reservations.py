@@ -71,8 +71,8 @@ class Reservations:
         if token:
             held = self._own(device, token)
         elif held is not None:
-            raise HeldError(f"device '{device}' is reserved by '{held.owner}' for {held.deadline - now:.1f} s "
-                            'more: wait, or ask for another')
+            raise HeldError(f"device '{device}' is reserved by '{held.owner}' for "
+                            f'{held.deadline - now:.1f} s more: wait, or ask for another')
         else:
             token, self._next = self._next, self._next + 1
         self._held[device] = Reservation(device, held.owner if held else owner, token, now + lease)
@@ -103,5 +103,6 @@ class Reservations:
     def _own(self, device: str, token: int) -> Reservation:
         held = self._held.get(device)
         if held is None or held.token != token:
-            raise UnknownTokenError(f"token {token} does not hold device '{device}' (any more): reserve it again")
+            raise UnknownTokenError(f"token {token} does not hold device '{device}' (any more): reserve it "
+                                    'again')
         return held
