@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from muster.learning.agents.base import Agent, Discrete, LearningMode
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.cycle import ControlCycle, Decision, End, EpisodeRecord
-from muster.learning.discretiser import Discretiser
+from muster.learning.discretiser import Discretiser, TileCoder
 from muster.learning.specification import Specification
 
 
@@ -48,11 +48,13 @@ class Training:
 
 def make_agent(specification: Specification, seed: int | None = None) -> Agent[Any]:
     """Make the agent that a specification describes; it knows nothing yet."""
-    assert isinstance(specification.hyperparameters, QLearningParameters)
+    parameters = specification.hyperparameters
+    assert isinstance(parameters, QLearningParameters)
     edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
     space = specification.action.space
     assert isinstance(space, Discrete)
-    return QLearning(space, specification.hyperparameters, seed, Discretiser(edges))
+    encode = TileCoder(edges, parameters.tilings) if parameters.tilings > 1 else Discretiser(edges)
+    return QLearning(space, parameters, seed, encode)
 
 
 def train(specification: Specification, environment: Environment, steps: int, seed: int | None = None,

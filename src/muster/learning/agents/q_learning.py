@@ -1,6 +1,11 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Tabular Q-learning with an epsilon-greedy policy (Watkins 1989; Sutton & Barto 2018, section 6.5)."""
+"""
+Tabular Q-learning with an epsilon-greedy policy (Watkins 1989; Sutton & Barto 2018, section 6.5).
+
+Also double (van Hasselt 2010), with step sizes that fall with the visits of a state and action
+(Even-Dar & Mansour 2003), and over tiles in place of states (Sutton & Barto 2018, section 9.5.4).
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
@@ -35,10 +40,27 @@ class QLearningParameters(Hyperparameters):
     max_states: int = hyperparameter(
         200_000, 'States kept in the table; beyond it new states are acted on but not learned.',
         1, 10_000_000, live=False)
+    double: bool = hyperparameter(
+        False, 'Learn two tables, each valuing what the other prefers: no over-estimation from noise.',
+        live=False)
+    step_power: float = hyperparameter(
+        0.0, 'The step size falls with the visits of a state and action to this power; 0: it does not.',
+        0.0, 1.0, live=False)
+    learning_rate_min: float = hyperparameter(
+        0.0, 'Step size that falling with the visits never goes below.', 0.0, 1.0)
+    tilings: int = hyperparameter(
+        1, 'Displaced grids laid over the bins of continuous sensors; more than 1 generalise to neighbours.',
+        1, 64, live=False)
 
 
 class QLearning(Agent[Hashable]):
-    """A table of action values, one row for each state seen."""
+    """
+    A table of action values, one row for each state seen.
+
+    A row holds a value of each action; if double, then one of each by the second estimator; with
+    falling step sizes, then how often each of these was updated. With several tilings a state is a tuple of
+    tiles, each tile has a row, and values are means over a state's tiles.
+    """
 
     kind = 'q_learning'
     actions: Discrete
@@ -59,6 +81,14 @@ class QLearning(Agent[Hashable]):
         self.statistics = Statistics()
         self._epsilon = self.parameters.epsilon
         self._due: Transition[Hashable] | None = None
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Lay out the rows of the table as the hyper-parameters have it."""
+        parameters, n = self.parameters, self.actions.n
+        self._estimates = 2 * n if parameters.double else n
+        self._visits = self._estimates if parameters.step_power > 0.0 else 0
+        self._plain = self._estimates + self._visits == n and parameters.tilings == 1
 
     def encode(self, observation: Any) -> Hashable:
         """Return the agent's state for an observation."""
@@ -81,9 +111,24 @@ class QLearning(Agent[Hashable]):
         if self.parameters.epsilon != before:
             self._epsilon = self.parameters.epsilon
 
+    def _rows(self, state: Hashable) -> list[list[float]]:
+        """Return the rows of a state; those of what was never seen are not in the table."""
+        parts: Any = (state,) if self.parameters.tilings == 1 else state
+        return [self.table.get(part) or self._unseen() for part in parts]
+
+    def _unseen(self) -> list[float]:
+        return [self.parameters.initial_value] * self._estimates + [0.0] * self._visits
+
     def values(self, state: Hashable) -> list[float]:
         """Return the value of each action in a state."""
-        return self.table.get(state) or [self.parameters.initial_value] * self.actions.n
+        if self._plain:
+            return self.table.get(state) or [self.parameters.initial_value] * self.actions.n
+        rows = self._rows(state)
+        first = _means(rows, 0, self.actions.n)
+        if not self.parameters.double:
+            return first
+        second = _means(rows, self.actions.n, self.actions.n)
+        return [0.5 * (one + other) for one, other in zip(first, second, strict=True)]
 
     def act(self, state: Hashable, mode: LearningMode) -> Choice:
         """
@@ -122,18 +167,46 @@ class QLearning(Agent[Hashable]):
 
     def improve(self, transition: Transition[Hashable]) -> float:
         """Move Q(s, a) towards r + discount * max Q(s', .) and return the error before the move."""
-        assert isinstance(transition.action, int)
+        action = transition.action
+        assert isinstance(action, int)
+        own = self.actions.n if self.parameters.double and self.generator.random() < 0.5 else 0
         target = transition.reward
         if not transition.terminated:
-            target += self.parameters.discount * max(self.values(transition.next_state))
-        row = self.table.get(transition.state)
-        if row is None:
-            row = self.values(transition.state)
-            if len(self.table) < self.parameters.max_states:
-                self.table[transition.state] = row
-        error = target - row[transition.action]
-        row[transition.action] += self.parameters.learning_rate * error
+            target += self.parameters.discount * self._following(transition.next_state, own)
+        rows = self._stored(transition.state)
+        error = target - sum([row[own + action] for row in rows]) / len(rows)
+        for row in rows:
+            rate = self.parameters.learning_rate
+            if self._visits:
+                visited = self._estimates + own + action
+                row[visited] += 1.0
+                rate = max(self.parameters.learning_rate_min,
+                           rate / row[visited] ** self.parameters.step_power)
+            row[own + action] += rate * error
         return error
+
+    def _following(self, state: Hashable, own: int) -> float:
+        """Return the value of the best action; the estimator at `own` says which is, the other its value."""
+        if self._plain:
+            return max(self.values(state))
+        rows, n = self._rows(state), self.actions.n
+        values = _means(rows, own, n)
+        if not self.parameters.double:
+            return max(values)
+        return _means(rows, n - own, n)[values.index(max(values))]
+
+    def _stored(self, state: Hashable) -> list[list[float]]:
+        """Return the rows of a state; those of a new one enter the table as long as it has room."""
+        parts: Any = (state,) if self.parameters.tilings == 1 else state
+        rows = []
+        for part in parts:
+            row = self.table.get(part)
+            if row is None:
+                row = self._unseen()
+                if len(self.table) < self.parameters.max_states:
+                    self.table[part] = row
+            rows.append(row)
+        return rows
 
     def decay(self) -> None:
         """Lower the exploration rate by its factor, down to its minimum."""
@@ -147,7 +220,8 @@ class QLearning(Agent[Hashable]):
                     'parameters': asdict(self.parameters), 'statistics': self.statistics.export(),
                     'generator': self.generator.bit_generator.state,
                     'due': due and [due.state, due.action, due.reward, due.next_state, due.terminated]}
-        values = np.array(list(self.table.values()), np.float64).reshape(len(self.table), self.actions.n)
+        width = self._estimates + self._visits
+        values = np.array(list(self.table.values()), np.float64).reshape(len(self.table), width)
         return document, {'values': values}
 
     def restore(self, document: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -157,7 +231,10 @@ class QLearning(Agent[Hashable]):
                 raise ValueError(f"it has {document['actions']} actions, this agent {self.actions.n}")
             parameters = QLearningParameters.restored(document['parameters'])
             states, values = [freeze(state) for state in document['states']], arrays['values']
-            if values.dtype != np.float64 or values.shape != (len(states), self.actions.n) \
+            if parameters.tilings != self.parameters.tilings:
+                raise ValueError(f'it has {parameters.tilings} tilings, this agent {self.parameters.tilings}')
+            width = self.actions.n * (1 + parameters.double) * (1 + (parameters.step_power > 0.0))
+            if values.dtype != np.float64 or values.shape != (len(states), width) \
                     or not np.isfinite(values).all() or len(set(states)) != len(states):
                 raise ValueError('the table of action values is unsound')
             epsilon = finite(document['epsilon'])
@@ -166,11 +243,22 @@ class QLearning(Agent[Hashable]):
             statistics = Statistics.restored(document['statistics'])
             generator = generator_from(document['generator'])
             due = document['due'] and restored_transition(document['due'], self.actions.n)
+            if due and parameters.tilings > 1 and not all(
+                    isinstance(state, tuple) and state for state in (due.state, due.next_state)):
+                raise ValueError('the transition that is due is not made of tiles')
         except (KeyError, TypeError) as error:
             raise ValueError(f'an entry is missing or of the wrong type: {error}') from error
         self.parameters, self.statistics, self.generator = parameters, statistics, generator
         self._due = due
         self.table, self._epsilon = dict(zip(states, values.tolist(), strict=True)), epsilon
+        self._arrange()
+
+
+def _means(rows: list[list[float]], start: int, n: int) -> list[float]:
+    """Return the means over rows of their entries from `start` on."""
+    if len(rows) == 1:
+        return rows[0][start:start + n]
+    return [sum(column) / len(rows) for column in list(zip(*rows, strict=True))[start:start + n]]
 
 
 def restored_transition(entries: Any, actions: int) -> Transition[Hashable]:
