@@ -3,6 +3,7 @@
 """From what chips and serial devices answer to what they are."""
 from pathlib import Path
 
+import captures
 from hypothesis import given, settings, strategies as st
 from kernel import usb
 from muster.hardware.evidence import I2cReading, RegisterRead, SerialReading, SpiReading
@@ -146,3 +147,8 @@ def test_the_confidences_of_alternatives_add_up_to_one_at_most(confidences: list
     assert sum(c.confidence for c in ranked) <= 1.0 + 1e-9
     assert [c.confidence for c in ranked] == sorted((c.confidence for c in ranked), reverse=True)
     assert len(ranked) == len(confidences)
+
+
+def test_what_was_known_while_the_rules_were_written_is_identified() -> None:
+    result = captures.score(RULES, captures.load('seen'))
+    assert (result.absent, result.wrong) == ((), ()) and result.share >= 0.8, result
