@@ -42,7 +42,8 @@ class Device:
     `fallback_id` (from the position) is taken where another present device holds that identity.
     `capabilities` are names; `offers` tell their attributes, where these are known, one for each way
     in which the device has a capability. `candidates` is what it may be, the likeliest first, where
-    that is not certain. Confidence is within 0..1; stamps are nanoseconds of ROS time and do not count in comparisons.
+    that is not certain. Confidence is within 0..1; stamps are nanoseconds of ROS time and do not
+    count in comparisons.
     """
 
     id: str
