@@ -63,6 +63,14 @@ class MLP:
         self._last = self._prepare(1)
         self._steps = self._single_steps()
 
+    def share(self, theta: NDArray[Any], gradient: NDArray[Any]) -> None:
+        """Keep parameters and gradient in these, [size] each: parts of vectors of several networks."""
+        theta[:] = self.theta
+        self.theta, self.gradient = theta, gradient
+        shapes = [(layer.shape[0], layer.shape[1]) for layer in self._layers]
+        self._layers, self._gradients = _views(theta, shapes), _views(gradient, shapes)
+        self._steps = self._single_steps()
+
     def inputs(self, batch: int) -> NDArray[Any]:
         """Return the [batch, inputs] that `forward` reads from: filled in place, it is not copied."""
         return self._prepare(batch).inputs[0]
