@@ -33,7 +33,7 @@ setup(
         *share('launch', 'config'),
     ],
     install_requires=['setuptools'],
-    extras_require={'test': ['pytest']},
+    extras_require={'test': ['pytest'], 'onnx': ['onnxruntime']},
     zip_safe=True,
     maintainer='Muster maintainers',
     maintainer_email='maintainers@muster-robotics.org',

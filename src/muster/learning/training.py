@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from muster.learning.agents.base import Agent, Discrete, LearningMode
+from muster.learning.agents.onnx_policy import OnnxParameters, OnnxPolicy
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.cycle import ControlCycle, Decision, End, EpisodeRecord
 from muster.learning.discretiser import Discretiser, TileCoder
-from muster.learning.specification import Specification
+from muster.learning.specification import Specification, SpecificationError
 
 
 class Environment(Protocol):
@@ -47,8 +49,14 @@ class Training:
 
 
 def make_agent(specification: Specification, seed: int | None = None) -> Agent[Any]:
-    """Make the agent that a specification describes; it knows nothing yet."""
+    """Make the agent that a specification describes; it knows nothing yet, unless trained elsewhere."""
     parameters = specification.hyperparameters
+    if isinstance(parameters, OnnxParameters):
+        try:
+            return OnnxPolicy(specification.action.space, specification.elements,
+                              Path(specification.policy_file), parameters)
+        except ValueError as error:
+            raise SpecificationError(f'{specification.file}: agent.model: {error}') from error
     assert isinstance(parameters, QLearningParameters)
     edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
     space = specification.action.space
