@@ -136,15 +136,16 @@ class Rules:
                     if (text := rule.match.describe(item))]
         classes = [rule for rule, _ in matching if not rule.name]
         named = _best_by_title(_candidate(rule, text) for rule, text in matching if rule.name)
-        devices = share(c for c in named if not c.bridge)
         bridges = sorted((c for c in named if c.bridge), key=lambda c: -c.confidence)
+        told = [] if bridges else self._told(seen)  # a bridge tells of itself alone
+        devices = share([*(c for c in named if not c.bridge), *told])
         if bridges and not (devices and devices[0].confidence >= LIKELY):
             ranked = [*bridges, *share([*devices, *self._behind(seen)])]
             type_, confidence, source = _type(classes, bridges[:1])
         else:
             ranked = [*devices, *bridges]
             type_, confidence, source = _type(classes, devices)
-        ranked = ranked or self._told(seen, type_)
+        ranked = [replace(c, type=type_) if c.type == UNKNOWN else c for c in ranked]
         leading = _leading(ranked)
         offers = _merge([*(rule.capabilities for rule in classes), *(c.capabilities for c in bridges),
                          *_common(leading)])
@@ -160,8 +161,8 @@ class Rules:
                               for rule in self._by_bus['serial'] if isinstance(rule.match, SerialMatch)
                               for adapter in rule.match.adapters if adapter in ids)
 
-    def _told(self, seen: Sequence[Evidence], type_: str) -> list[Candidate]:
-        """Return what usb.ids and the device's own descriptors call it."""
+    def _told(self, seen: Sequence[Evidence]) -> list[Candidate]:
+        """Return what usb.ids and the device's own descriptors call it; neither tells its type."""
         found = []
         for item in seen:
             if not isinstance(item, Record) or item.device_type != 'usb_device':
@@ -169,12 +170,12 @@ class Rules:
             text = f'usb {item.vendor_id}:{item.product_id}'
             vendor, product = self._names(item.vendor_id, item.product_id)
             if product:
-                found.append(Candidate(product, vendor, type_, LISTED, text, 'usb.ids'))
+                found.append(Candidate(product, vendor, UNKNOWN, LISTED, text, 'usb.ids'))
             told = item.attributes.get('product', '').strip()
             if told:
                 maker = item.attributes.get('manufacturer', '').strip() or vendor
-                found.append(Candidate(told, maker, type_, TOLD, text, 'the descriptors of the device'))
-        return found
+                found.append(Candidate(told, maker, UNKNOWN, TOLD, text, 'the descriptors of the device'))
+        return _best_by_title(found)
 
 
 def share(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -220,7 +221,8 @@ def _type(classes: Sequence[Rule], candidates: Sequence[Candidate]) -> tuple[str
     for candidate in candidates:
         sums[candidate.type] += candidate.confidence
     claims = [(rule.confidence, rule.type, rule.source) for rule in classes]
-    claims += [(sums[c.type], c.type, c.source) for c in reversed(candidates) if sums[c.type] >= LIKELY]
+    claims += [(sums[c.type], c.type, c.source) for c in reversed(candidates)
+               if c.type != UNKNOWN and sums[c.type] >= LIKELY]
     confidence, type_, source = max(claims, key=lambda claim: claim[0], default=(0.0, UNKNOWN, ''))
     return type_, min(confidence, 1.0), source
 
