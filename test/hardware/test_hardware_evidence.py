@@ -153,3 +153,11 @@ def test_what_was_known_while_the_rules_were_written_is_identified() -> None:
     result = captures.score(RULES, captures.load('seen'))
     # A pad that calls itself another in every descriptor cannot be told from it.
     assert result.absent == ('ZD Ultimate Legend',) and result.wrong == () and result.share >= 0.8, result
+
+
+def test_captures_not_looked_at_before_are_identified_or_stay_unknown() -> None:
+    unseen = captures.load('held_out')
+    everything = [*captures.load('seen'), *unseen]
+    assert len(unseen) >= 0.2 * len(everything)
+    assert captures.score(RULES, everything).share >= 0.8
+    assert captures.score(RULES, unseen).wrong == (), 'never sure of something else'
