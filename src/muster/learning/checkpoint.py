@@ -22,7 +22,7 @@ import re
 from typing import Any, BinaryIO
 import zipfile
 
-from muster.learning.durable import read_bounded, replacing
+from muster.durable import read_bounded, replacing
 from muster.learning.portable import from_json, NAME, to_json, TYPES
 import numpy as np
 from numpy.lib import format as npy

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muster.learning.durable import sync_folder, write_durably
+from muster.durable import sync_folder, write_durably
 
 
 class StopRecord:

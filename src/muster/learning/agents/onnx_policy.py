@@ -20,7 +20,7 @@ from typing import Any
 from muster.learning.agents.base import (
     Actions, Agent, Choice, Discrete, finite, hyperparameter, Hyperparameters, LearningMode, Statistics,
     Transition)
-from muster.learning.durable import read_bounded
+from muster.durable import read_bounded
 import numpy as np
 from numpy.typing import NDArray
 
