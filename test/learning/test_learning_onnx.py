@@ -7,11 +7,13 @@ from typing import Any
 
 from muster.learning.agents.base import Continuous, Discrete, LearningMode, Transition
 from muster.learning.agents.onnx_policy import OnnxParameters, OnnxPolicy
+from muster.learning.agents.ppo import PPO, PPOParameters
+from muster.learning.agents.q_learning import QLearning
 from muster.learning.checkpoint import load_checkpoint, save_checkpoint
 from muster.learning.cycle import ControlCycle
 from muster.learning.models import ModelError, restore, snapshot
 from muster.learning.networks import MLP
-from muster.learning.onnx_file import perceptron
+from muster.learning.onnx_file import export_policy, perceptron
 from muster.learning.specification import load_specification, SpecificationError
 from muster.learning.training import make_agent
 import numpy as np
@@ -37,7 +39,7 @@ def test_an_exported_network_gives_what_the_network_gives(activation: str) -> No
     network.theta[:] = GENERATOR.normal(0.0, 0.3, network.theta.size)
     mean, deviation = GENERATOR.normal(size=5), GENERATOR.uniform(0.5, 2.0, 5)
     high = np.full(3, 0.8)
-    layers = [(layer[:-1], layer[-1]) for layer in network._layers]
+    layers = network.layers
     plain = OnnxPolicy(Continuous((-9e9,) * 3, (9e9,) * 3), 5, perceptron(layers, activation))
     whole = OnnxPolicy(Continuous((-0.8,) * 3, (0.8,) * 3), 5, perceptron(
         layers, activation, mean=mean, deviation=deviation, clip=2.0, squash='tanh', low=-high, high=high))
@@ -48,6 +50,25 @@ def test_an_exported_network_gives_what_the_network_gives(activation: str) -> No
         normal = np.clip((seen - mean) / deviation, -2.0, 2.0).astype(np.float32)
         np.testing.assert_allclose(whole.act(seen, EXPLOIT).action,
                                    0.8 * np.tanh(network.forward_one(normal)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('actions', [Discrete(4), ARM])
+@pytest.mark.parametrize('normalise', [True, False])
+def test_an_exported_agent_acts_as_it_did(actions: Any, normalise: bool) -> None:
+    agent = PPO(actions, 3, PPOParameters(rollout=64, batch=16, normalise_observations=normalise), 1)
+    for _ in range(200):
+        state, following = (GENERATOR.normal(5.0, 3.0, 3).astype(np.float32) for _ in range(2))
+        action = agent.act(state, LearningMode.MIXED).action
+        agent.observe(Transition(state, action, float(np.sum(action)), following, False))
+        while agent.learn() is not None:
+            pass
+    exported = OnnxPolicy(actions, 3, export_policy(agent))
+    for _ in range(50):
+        state = GENERATOR.normal(5.0, 3.0, 3).astype(np.float32)
+        np.testing.assert_allclose(exported.act(state, EXPLOIT).action, agent.act(state, EXPLOIT).action,
+                                   rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match='no network'):
+        export_policy(QLearning(Discrete(2)))
 
 
 def test_named_actions_are_the_highest_value_and_it_never_explores_or_learns() -> None:

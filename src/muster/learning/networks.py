@@ -71,6 +71,11 @@ class MLP:
         self._layers, self._gradients = _views(theta, shapes), _views(gradient, shapes)
         self._steps = self._single_steps()
 
+    @property
+    def layers(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return the weights [inputs, outputs] and biases [outputs] of each layer, which are its own."""
+        return [(layer[:-1], layer[-1]) for layer in self._layers]
+
     def inputs(self, batch: int) -> NDArray[Any]:
         """Return the [batch, inputs] that `forward` reads from: filled in place, it is not copied."""
         return self._prepare(batch).inputs[0]

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from muster.learning.agents.base import Agent, Continuous
+from muster.learning.agents.ppo import PPO
+from muster.learning.normaliser import CLIP, EPSILON
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +54,24 @@ def perceptron(layers: Sequence[tuple[NDArray[Any], NDArray[Any]]], activation: 
         graph.apply('Max', low)
         graph.apply('Min', high)
     return graph.model(len(layers[0][0]), 'action', len(layers[-1][1]))
+
+
+def export_policy(agent: Agent[Any]) -> bytes:
+    """
+    Return what an agent does in mode exploitation as an ONNX model, normalisation and ranges inside.
+
+    Raises ValueError where it has no network.
+    """
+    if not isinstance(agent, PPO):
+        raise ValueError(f"an agent of kind '{agent.kind}' has no network to export")
+    scaling: dict[str, Any] = {}
+    if agent.parameters.normalise_observations:
+        moments = agent.observations.moments
+        scaling = {'mean': moments.mean, 'deviation': np.sqrt(moments.variance + EPSILON), 'clip': CLIP}
+    if isinstance(agent.actions, Continuous):
+        low, high = np.array(agent.actions.low), np.array(agent.actions.high)
+        scaling |= {'squash': 'tanh', 'low': low, 'high': high}
+    return perceptron(agent.actor.layers, agent.actor.activation, **scaling)
 
 
 class _Graph:

@@ -123,6 +123,11 @@ class PPO(Agent[Floats]):
         self._spread, self._spread_gradient = self.theta[both:], self.gradient[both:]
 
     @property
+    def actor(self) -> MLP:
+        """Return the network of the policy, which takes normalised observations."""
+        return self._actor
+
+    @property
     def epsilon(self) -> float:
         """Return how random the policy was when it last learned, 0..1."""
         return self._randomness
