@@ -3,12 +3,7 @@
 """Known problems: small deterministic worlds whose exact values dynamic programming gives."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from muster.learning.agents.base import LearningMode
-from muster.learning.agents.q_learning import QLearning
-import numpy as np
+from collections.abc import Callable
 
 State = tuple[int, int]
 #: (state, action) → next state, reward, whether the task ended.
@@ -45,21 +40,3 @@ def exact_values(rules: Rules, start: State, actions: int, discount: float) -> d
                 values[state][action] = reward
         if change < 1e-12 and len(values) == known:
             return values
-
-
-def expected_return(environment: Any, policy: Sequence[int], horizon: int) -> float:
-    """Return the exact expected return, in so many steps, of a policy in a tabular Gymnasium world."""
-    model = environment.unwrapped.P
-    values = np.zeros(len(model))
-    for _ in range(horizon):
-        values = np.array([sum(chance * (reward + (0.0 if ended else values[following]))
-                               for chance, following, reward, ended in model[state][policy[state]])
-                           for state in range(len(model))])
-    return float(np.asarray(environment.unwrapped.initial_state_distrib) @ values)
-
-
-def greedy_policy(agent: QLearning, states: int) -> list[int]:
-    """Return the best action in each numbered state of a Gymnasium world."""
-    greedy = [agent.act(agent.encode(np.array([state], np.float32)), LearningMode.EXPLOITATION).action
-              for state in range(states)]
-    return [int(action) for action in greedy]  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ import re
 import subprocess
 import sys
 
-from muster.learning.agents.q_learning import QLearningParameters
 from muster.learning.node import PARAMETERS
 from muster.learning.specification import load_specification
+from muster.learning.specification.loader import AGENTS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / 'docs' / 'learning.md').read_text()
@@ -23,7 +23,8 @@ def test_every_parameter_and_hyperparameter_is_documented_with_its_default() -> 
         default = str(spec.default).lower() if isinstance(spec.default, bool) else spec.default
         written = documented[spec.name].strip('`')
         assert written == (default or "''") if isinstance(default, str) else float(written) == default
-    assert all(f'`{item.name}`' in TEXT for item in fields(QLearningParameters))
+    for kind in AGENTS.values():
+        assert all(f'`{item.name}' in TEXT for item in fields(kind))
 
 
 def test_the_training_example_makes_a_model(tmp_path: Path) -> None:

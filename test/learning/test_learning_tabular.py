@@ -7,9 +7,8 @@ from typing import Any
 from muster.learning.agents.base import Discrete, LearningMode, Transition
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.discretiser import Discretiser, TileCoder, uniform
-from muster.learning.gymnasium_env import actions_of, evaluate, make, train
+from muster.learning.gymnasium_env import actions_of, evaluate, exact_score, make, train
 import numpy as np
-from problems import expected_return, greedy_policy
 import pytest
 
 
@@ -24,8 +23,7 @@ def test_the_policy_is_optimal(name: str, steps: int, horizon: int, optimal: flo
     environment = make(name)
     agent = QLearning(actions_of(environment), QLearningParameters(**parameters, double=double), 1)
     train(agent, environment, 3 * steps if double else steps, 1)
-    policy = greedy_policy(agent, int(environment.observation_space.n))
-    assert expected_return(environment, policy, horizon) == pytest.approx(optimal, abs=1e-4)
+    assert exact_score(agent, environment, horizon) == pytest.approx(optimal, abs=1e-4)
 
 
 def test_double_does_not_overestimate_noise() -> None:

@@ -53,3 +53,18 @@ def test_the_environment_sends_what_the_specification_reads() -> None:
     assert len(sent['scan'].ranges) == 36
     rewards = [topic for topic, _ in environment.step(environment.command(), 0.1) if topic == 'reward']
     assert len(rewards) == 2  # 20 steps of the world a second
+
+
+@pytest.mark.parametrize('continuous', [False, True])
+def test_ppo_learns_by_the_same_specification(tmp_path: Path, continuous: bool) -> None:
+    text = Path(SPECIFICATION.file).read_text()
+    text = text[:text.index('agent:')] + 'agent: {kind: ppo, rollout: 256, batch: 64, hidden: [32, 32]}\n'
+    if continuous:
+        actions = text[text.index('  actions:'):text.index('  safe_action:')]
+        text = text.replace(actions, '  continuous: {linear.x: [0.0, 0.4], angular.z: [-1.2, 1.2]}\n')
+    (tmp_path / 'ppo.yaml').write_text(text)
+    specification = load_specification(tmp_path / 'ppo.yaml')
+    trained = train(specification, world(1), 1000, 1)
+    assert trained.agent.statistics.updates >= 3 * 10 * 4
+    again = train(specification, world(1), 1000, 1)
+    assert (again.agent.export()[1]['theta'] == trained.agent.export()[1]['theta']).all()

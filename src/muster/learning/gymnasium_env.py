@@ -165,3 +165,20 @@ def evaluate(agent: Agent[Any], environment: Any, episodes: int, seed: int | Non
             total, done = total + float(reward), terminated or truncated
         returns.append(total)
     return returns
+
+
+def exact_score(agent: Agent[Any], environment: Any, horizon: int) -> float:
+    """
+    Return the exact expected return of the greedy policy in so many steps, by dynamic programming.
+
+    Only for worlds of numbered states whose model Gymnasium publishes as `P`, such as FrozenLake.
+    """
+    model = environment.unwrapped.P
+    policy = [agent.act(agent.encode(_vector(state)), LearningMode.EXPLOITATION).action
+              for state in range(len(model))]
+    values = np.zeros(len(model))
+    for _ in range(horizon):
+        values = np.array([sum(chance * (reward + (0.0 if ended else values[following]))
+                               for chance, following, reward, ended in model[state][action])
+                           for state, action in enumerate(policy)])
+    return float(np.asarray(environment.unwrapped.initial_state_distrib) @ values)

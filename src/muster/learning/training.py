@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from muster.learning.agents.base import Agent, Discrete, LearningMode
 from muster.learning.agents.onnx_policy import OnnxParameters, OnnxPolicy
+from muster.learning.agents.ppo import PPO, PPOParameters
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.cycle import ControlCycle, Decision, End, EpisodeRecord
 from muster.learning.discretiser import Discretiser, TileCoder
@@ -57,6 +58,8 @@ def make_agent(specification: Specification, seed: int | None = None) -> Agent[A
                               Path(specification.policy_file), parameters)
         except ValueError as error:
             raise SpecificationError(f'{specification.file}: agent.model: {error}') from error
+    if isinstance(parameters, PPOParameters):
+        return PPO(specification.action.space, specification.elements, parameters, seed)
     assert isinstance(parameters, QLearningParameters)
     edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
     space = specification.action.space

@@ -10,6 +10,7 @@ from typing import Any
 
 from muster.learning.agents.base import Hyperparameters
 from muster.learning.agents.onnx_policy import OnnxParameters
+from muster.learning.agents.ppo import PPOParameters
 from muster.learning.agents.q_learning import QLearningParameters
 from muster.learning.document import read_document, Section
 from muster.learning.expression import Expression, ExpressionError
@@ -19,7 +20,8 @@ from muster.learning.specification.parts import (
     ActionSpecification, Formula, places_of, Source, Specification)
 
 #: Kinds of agents → their hyper-parameters.
-AGENTS: dict[str, type[Hyperparameters]] = {'q_learning': QLearningParameters, 'onnx': OnnxParameters}
+AGENTS: dict[str, type[Hyperparameters]] = {
+    'q_learning': QLearningParameters, 'ppo': PPOParameters, 'onnx': OnnxParameters}
 #: Kinds that choose among named actions only.
 DISCRETE_KINDS = ('q_learning', 'dqn')
 #: The kind that a policy trained elsewhere has.
