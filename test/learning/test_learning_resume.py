@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from muster.learning.agents.base import Agent, Continuous, Discrete, LearningMode, Transition
+from muster.learning.agents.dqn import DQN, DQNParameters
 from muster.learning.agents.ppo import PPO, PPOParameters
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
 from muster.learning.checkpoint import load_checkpoint, save_checkpoint
@@ -30,10 +31,18 @@ def ppo(actions: Any, **parameters: Any) -> Agent[Any]:
     return PPO(actions, ELEMENTS, PPOParameters(**ROLLOUT, **parameters), 1)
 
 
+def dqn(**parameters: Any) -> Agent[Any]:
+    chosen = DQNParameters(hidden=(16,), capacity=150, batch=16, learning_starts=30, target_interval=20,
+                           epsilon_steps=200, schedule_steps=300, **parameters)
+    return DQN(Discrete(ACTIONS), ELEMENTS, chosen, 1)
+
+
 AGENTS: dict[str, Callable[[], Agent[Any]]] = {
     'q_learning': table,
     'q_learning double, counted': lambda: table(double=True, step_power=0.7),
     'q_learning tiles': lambda: table(TileCoder(EDGES, 4), tilings=4),
+    'dqn': lambda: dqn(n_step=3),
+    'dqn prioritized, duelling': lambda: dqn(prioritized=True, duelling=True),
     'ppo discrete': lambda: ppo(Discrete(ACTIONS), anneal_steps=400),
     'ppo continuous': lambda: ppo(Continuous((-1.0, 0.0), (1.0, 2.0)), entropy=0.01),
 }

@@ -85,7 +85,7 @@ class NStepWindow:
             starts = [_Start(_vector(entry['state'], size), count(entry['action']), finite(entry['total']),
                              count(entry['steps']), finite(entry['factor'])) for entry in document]
         except (KeyError, TypeError) as error:
-            raise ValueError(f'the transitions under way lack {error}') from error
+            raise ValueError(f'the transitions under way are incomplete: {error}') from error
         if len(starts) >= self.length or any(
                 start.action >= actions or start.steps != len(starts) - i for i, start in enumerate(starts)):
             raise ValueError('the transitions under way are unsound')

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from muster.learning.agents.base import Agent, Discrete, LearningMode
+from muster.learning.agents.dqn import DQN, DQNParameters
 from muster.learning.agents.onnx_policy import OnnxParameters, OnnxPolicy
 from muster.learning.agents.ppo import PPO, PPOParameters
 from muster.learning.agents.q_learning import QLearning, QLearningParameters
@@ -60,10 +61,12 @@ def make_agent(specification: Specification, seed: int | None = None) -> Agent[A
             raise SpecificationError(f'{specification.file}: agent.model: {error}') from error
     if isinstance(parameters, PPOParameters):
         return PPO(specification.action.space, specification.elements, parameters, seed)
-    assert isinstance(parameters, QLearningParameters)
-    edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
     space = specification.action.space
     assert isinstance(space, Discrete)
+    if isinstance(parameters, DQNParameters):
+        return DQN(space, specification.elements, parameters, seed)
+    assert isinstance(parameters, QLearningParameters)
+    edges = [term.bins or () for term in specification.observation for _ in range(term.size)]
     encode = TileCoder(edges, parameters.tilings) if parameters.tilings > 1 else Discretiser(edges)
     return QLearning(space, parameters, seed, encode)
 

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +150,8 @@ class Statistics:
     total_reward: float = 0.0
     returns: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     td_errors: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    drifts: int = 0
+    """Times that the world was found to have changed, so that exploration and learning rate rose."""
 
     @property
     def average_reward(self) -> float:
@@ -170,13 +172,13 @@ class Statistics:
         """Return all of it as JSON values."""
         return {'steps': self.steps, 'updates': self.updates, 'episodes': self.episodes,
                 'total_reward': self.total_reward, 'returns': list(self.returns),
-                'td_errors': list(self.td_errors)}
+                'td_errors': list(self.td_errors), 'drifts': self.drifts}
 
     @classmethod
     def restored(cls, document: dict[str, Any]) -> Statistics:
         """Rebuild from `export()`; raises ValueError, TypeError or KeyError on anything else."""
         statistics = cls(count(document['steps']), count(document['updates']), count(document['episodes']),
-                         total_reward=finite(document['total_reward']))
+                         total_reward=finite(document['total_reward']), drifts=count(document['drifts']))
         statistics.returns.extend(finite(value) for value in document['returns'])
         statistics.td_errors.extend(finite(value) for value in document['td_errors'])
         return statistics
@@ -194,6 +196,19 @@ def finite(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f'{value!r} is not a finite number')
     return float(value)
+
+
+class Continual(Protocol):
+    """What keeps an agent that learns one task after another from forgetting the earlier ones."""
+
+    def begin_task(self, task: str) -> None:
+        """Take note that experience belongs to `task` from now on."""
+
+    def remember(self, state: NDArray[np.float32], generator: np.random.Generator) -> None:
+        """Take a state that was met, in constant time."""
+
+    def add_gradient(self, gradient: NDArray[np.float32], generator: np.random.Generator) -> None:
+        """Add to the gradient of the present task [size] those of rehearsal and of penalties."""
 
 
 class Agent[State](ABC):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.learning.agents.base import Hyperparameters
+from muster.learning.agents.dqn import DQNParameters
 from muster.learning.agents.onnx_policy import OnnxParameters
 from muster.learning.agents.ppo import PPOParameters
 from muster.learning.agents.q_learning import QLearningParameters
@@ -21,7 +22,7 @@ from muster.learning.specification.parts import (
 
 #: Kinds of agents → their hyper-parameters.
 AGENTS: dict[str, type[Hyperparameters]] = {
-    'q_learning': QLearningParameters, 'ppo': PPOParameters, 'onnx': OnnxParameters}
+    'q_learning': QLearningParameters, 'dqn': DQNParameters, 'ppo': PPOParameters, 'onnx': OnnxParameters}
 #: Kinds that choose among named actions only.
 DISCRETE_KINDS = ('q_learning', 'dqn')
 #: The kind that a policy trained elsewhere has.
