@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from muster.learning.agents.base import Continuous, Discrete, LearningMode, Transition
+from muster.learning.agents.dqn import DQN, DQNParameters
 from muster.learning.agents.onnx_policy import OnnxParameters, OnnxPolicy
 from muster.learning.agents.ppo import PPO, PPOParameters
 from muster.learning.agents.q_learning import QLearning
@@ -52,17 +53,24 @@ def test_an_exported_network_gives_what_the_network_gives(activation: str) -> No
                                    0.8 * np.tanh(network.forward_one(normal)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('actions', [Discrete(4), ARM])
-@pytest.mark.parametrize('normalise', [True, False])
-def test_an_exported_agent_acts_as_it_did(actions: Any, normalise: bool) -> None:
-    agent = PPO(actions, 3, PPOParameters(rollout=64, batch=16, normalise_observations=normalise), 1)
+def ppo(actions: Any, normalise: bool) -> PPO:
+    return PPO(actions, 3, PPOParameters(rollout=64, batch=16, normalise_observations=normalise), 1)
+
+
+def dqn(duelling: bool) -> DQN:
+    return DQN(Discrete(4), 3, DQNParameters(duelling=duelling, learning_starts=32, batch=16), 1)
+
+
+@pytest.mark.parametrize('agent', [ppo(Discrete(4), True), ppo(Discrete(4), False), ppo(ARM, True),
+                                   ppo(ARM, False), dqn(True), dqn(False)])
+def test_an_exported_agent_acts_as_it_did(agent: Any) -> None:
     for _ in range(200):
         state, following = (GENERATOR.normal(5.0, 3.0, 3).astype(np.float32) for _ in range(2))
         action = agent.act(state, LearningMode.MIXED).action
         agent.observe(Transition(state, action, float(np.sum(action)), following, False))
         while agent.learn() is not None:
             pass
-    exported = OnnxPolicy(actions, 3, export_policy(agent))
+    exported = OnnxPolicy(agent.actions, 3, export_policy(agent))
     for _ in range(50):
         state = GENERATOR.normal(5.0, 3.0, 3).astype(np.float32)
         np.testing.assert_allclose(exported.act(state, EXPLOIT).action, agent.act(state, EXPLOIT).action,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.learning.agents.base import Agent, Continuous
+from muster.learning.agents.dqn import DQN
 from muster.learning.agents.ppo import PPO
 from muster.learning.normaliser import CLIP, EPSILON
 import numpy as np
@@ -62,6 +63,10 @@ def export_policy(agent: Agent[Any]) -> bytes:
 
     Raises ValueError where it has no network.
     """
+    if isinstance(agent, DQN):
+        *hidden, (weights, biases) = agent.network.layers
+        skipped = agent.parameters.duelling  # the value of the state itself decides nothing
+        return perceptron([*hidden, (weights[:, skipped:], biases[skipped:])], agent.network.activation)
     if not isinstance(agent, PPO):
         raise ValueError(f"an agent of kind '{agent.kind}' has no network to export")
     scaling: dict[str, Any] = {}
