@@ -163,7 +163,7 @@ def test_an_unknown_function_is_not_exported(options: dict) -> None:
 
 
 # In a specification, and saved ----------------------------------------------------------------
-SPECIFICATION = '''
+SPECIFICATION = """
 rate: 10
 observation:
   - {name: ahead, topic: scan, type: sensor_msgs/msg/LaserScan, field: 'ranges[0:3]'}
@@ -172,7 +172,7 @@ action:
   actions: {stop: {linear.x: 0.0}, go: {linear.x: 0.2}}
 reward: {topic: reward, type: std_msgs/msg/Float64}
 agent: {kind: onnx, model: policy.onnx}
-'''
+"""
 
 
 def test_a_specification_names_the_model_beside_it(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from muster.durable import read_bounded
 from muster.learning.agents.base import (
     Actions, Agent, Choice, Discrete, finite, hyperparameter, Hyperparameters, LearningMode, Statistics,
     Transition)
-from muster.durable import read_bounded
 import numpy as np
 from numpy.typing import NDArray
 

@@ -25,8 +25,8 @@ import re
 import time
 from typing import Any
 
-from muster.learning.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from muster.durable import make_folder, PARTIAL, read_bounded, sync_folder, write_durably
+from muster.learning.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from muster.learning.models.errors import ModelError, ModelFileError, ModelNotFoundError
 from muster.learning.models.versions import (
     checked_metrics, described, Index, NAME, Policy, Verdict, Version)
