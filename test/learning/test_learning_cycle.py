@@ -7,9 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from muster.learning.agents.base import LearningMode
+from muster.learning.agents.base import Choice, LearningMode
+from muster.learning.agents.q_learning import QLearning
 from muster.learning.cycle import ControlCycle, Decision, End
+from muster.learning.discretiser import Discretiser
 from muster.learning.specification import load_specification, Specification
+from muster.learning.timing import Budget, Window
 from muster.learning.training import make_agent
 import numpy as np
 import pytest
@@ -233,3 +236,174 @@ def test_without_a_sound_reward_it_acts_but_does_not_learn(loop: Loop, reward: f
     learned = loop.agent.statistics.updates
     assert learned <= updates + 10  # a reward topic may be silent for a second
     assert all(np.isfinite(row).all() for row in loop.agent.table.values())
+
+
+class Faulty(QLearning):
+    """An agent that fails where the test says."""
+
+    def __init__(self, loop: 'Loop') -> None:
+        """Take the place of the loop's agent."""
+        super().__init__(loop.agent.actions, seed=1, encode=Discretiser([[1.0]] * 4 + [[0.0]]))
+        self.failing, self.interrupts, self.units = '', 0, 0
+        loop.agent = loop.cycle.agent = self
+
+    def _fail(self, where: str) -> None:
+        if self.failing == where:
+            raise ArithmeticError(f'in {where}')
+
+    def encode(self, observation: Any) -> Any:
+        self._fail('encode')
+        return super().encode(observation)
+
+    def act(self, state: Any, mode: LearningMode) -> Choice:
+        self._fail('act')
+        choice = super().act(state, mode)
+        return Choice(9 if self.failing == 'choice' else choice.action, choice.exploratory)
+
+    def observe(self, transition: Any) -> None:
+        self._fail('observe')
+        super().observe(transition)
+
+    def learn(self) -> float | None:
+        self._fail('learn')
+        if not self.units:
+            return super().learn()
+        self.units -= 1
+        return 0.0
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
+        self._fail('interrupt')
+
+
+@pytest.mark.parametrize('where', ['encode', 'observe', 'act', 'choice'])
+def test_an_agent_that_fails_gives_the_safe_action_within_the_cycle(loop: Loop, where: str) -> None:
+    agent = Faulty(loop)
+    assert speed(loop.run(3)) != 0.0
+    agent.failing = where
+    decision = loop.run()
+    assert decision.name == 'safe' and speed(decision) == 0.0
+    assert 'the agent failed' in decision.safe_reason and (where in decision.safe_reason or where == 'choice')
+    assert decision.ended is not None and decision.ended.end is End.TRUNCATED and agent.interrupts == 1
+    steps = agent.statistics.steps
+    loop.run(3)  # of which one acts again, where it is what follows that fails
+    assert agent.statistics.steps == steps and agent.interrupts == (2 if where == 'observe' else 1)
+    agent.failing = ''
+    assert loop.run().safe_reason == ''
+
+
+@pytest.mark.parametrize('where', ['learn', 'interrupt'])
+def test_a_failure_outside_of_acting_makes_the_next_cycle_safe(loop: Loop, where: str) -> None:
+    agent = Faulty(loop)
+    loop.run(3)
+    agent.failing = where
+    loop.run(sensor=None if where == 'learn' else broken(math.nan, *[2.0] * 7))
+    decision = loop.run()
+    assert f'ArithmeticError: in {where}' in decision.safe_reason and speed(decision) == 0.0
+    agent.failing = ''
+    loop.run()
+    assert loop.run().safe_reason == ''
+
+
+@pytest.mark.parametrize('fault', ['sensor', 'hold', 'late', 'clock', 'mode', 'reward'])
+def test_every_gap_interrupts_the_agent_once_and_drops_the_transition(loop: Loop, fault: str) -> None:
+    agent = Faulty(loop)
+    loop.run(3)
+    steps = agent.statistics.steps
+    if fault == 'sensor':
+        loop.run(3, sensor=broken(2.0))
+    elif fault == 'hold':
+        loop.cycle.holds['pause'] = 'paused'
+        loop.run(3)
+        loop.cycle.holds.clear()
+    elif fault == 'late':
+        loop.run(seconds=0.5)
+    elif fault == 'clock':
+        loop.run(clock=50.0)
+    elif fault == 'mode':
+        loop.cycle.change_mode(LearningMode.EXPLORATION)
+    else:
+        loop.run(reward=math.nan)
+    assert agent.interrupts == 1 and agent.statistics.steps == steps
+
+
+class Timer:
+    """A clock that goes on by a step at every look."""
+
+    def __init__(self, loop: Loop, step: float) -> None:
+        """Start at the present of the loop."""
+        self.loop, self.step, self.looked = loop, step, 0
+
+    def __call__(self) -> float:
+        self.looked += 1
+        return self.loop.now + self.step * self.looked
+
+
+@pytest.mark.parametrize(('each', 'units'), [(0.0, 100), (0.004, 11), (0.04, 0)])
+def test_learning_ends_with_its_budget_and_before_a_unit_that_would_not_fit(
+        loop: Loop, each: float, units: int) -> None:
+    agent = Faulty(loop)
+    loop.run(3)
+    loop.cycle._timer = timer = Timer(loop, each)
+    for _ in range(2):  # the budget is 50 ms: half of a period
+        agent.units, timer.looked = 100, 0
+        loop.cycle.step(loop.now, loop.now)
+        done = loop.cycle.learn()
+    assert done == min(units, 100)
+
+
+def test_a_slow_unit_does_not_end_learning_for_good(loop: Loop) -> None:
+    budget = Budget()
+    budget.took(1.0)
+    waits = next(number for number in range(1000) if budget.fits(0.05))
+    assert 50 < waits < 200
+
+
+def test_cycles_are_measured(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, TEXT.replace(", required: false, on_stale: hold, default: 7.0", ''))
+    loop.cycle = ControlCycle(loop.specification, loop.agent, timer=lambda: loop.now + 0.002)
+    loop.run()
+    assert loop.cycle.statistics.safe == 1 and len(loop.cycle.statistics.latency) == 0
+    upright = SimpleNamespace(pose=SimpleNamespace(pose=SimpleNamespace(orientation=SimpleNamespace(
+        x=0.0, y=0.0, z=0.0, w=1.0))))
+    loop.cycle.receive('odom', upright, loop.now + 0.05)
+    loop.run(seconds=0.1)
+    loop.run(seconds=0.25)
+    measured = loop.cycle.statistics
+    assert measured.time.mean == pytest.approx(0.002) and measured.late == 1 and measured.safe == 1
+    assert measured.jitter.maximum == pytest.approx(0.15)
+    assert measured.staleness.maximum == pytest.approx(0.3)
+    assert measured.latency.percentile(0) == pytest.approx(0.052)
+    loop.cycle.begin()
+    assert loop.cycle.statistics.late == 0 == loop.cycle.statistics.time.mean
+
+
+def test_a_window_keeps_the_newest() -> None:
+    window = Window(4)
+    assert (window.mean, window.maximum, window.percentile(99), len(window)) == (0.0, 0.0, 0.0, 0)
+    for value in range(10):
+        window.add(value)
+    assert (len(window), window.mean, window.maximum, window.percentile(0)) == (4, 7.5, 9.0, 6.0)
+
+
+COMPUTED = TEXT.replace('{topic: reward, type: std_msgs/msg/Float32}',
+                        "{expression: 'previous(near[0]) - near[0] + (10 if near[1] < 1 else 0)'}").replace(
+    '{topic: end, type: std_msgs/msg/Bool, time_limit: 1.0}', "{expression: 'near[1] < 1'}")
+
+
+def test_reward_and_end_are_computed_from_the_observation(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, COMPUTED)
+    loop.run(sensor=lambda: scan(3.0, *[2.0] * 7))
+    loop.run(sensor=lambda: scan(2.5, *[2.0] * 7))
+    assert loop.cycle._total == 0.5
+    ended = loop.run(sensor=lambda: scan(2.0, 0.5, *[2.0] * 6)).ended
+    assert ended is not None and ended.end is End.TERMINAL and ended.total == 11.0
+    loop.run(sensor=broken(math.nan, 0.5, *[2.0] * 6))
+    assert loop.run(sensor=lambda: scan(9.0, *[2.0] * 7)).ended is None
+
+
+def test_a_reward_that_has_no_value_is_not_learned(tmp_path: Path) -> None:
+    loop = Loop(tmp_path, COMPUTED.replace('near[0] + (', '1 / (near[2] - 2) + ('))
+    loop.run(4)
+    assert loop.cycle.learning_problem == 'the reward expression has no finite value'
+    assert loop.agent.statistics.steps == 0

@@ -18,7 +18,7 @@ from typing import Any
 
 MAXIMUM_LENGTH = 500
 MAXIMUM_NODES = 200
-MAXIMUM_DEPTH = 20
+MAXIMUM_DEPTH = 50
 
 type Values = Sequence[float]
 #: From an observation and the one before to a number, or a list of numbers.
@@ -75,24 +75,27 @@ def _compile(text: str, places: Mapping[str, slice]) -> Function:
     try:
         tree = ast.parse(text, mode='eval').body
     except SyntaxError as error:
-        raise ExpressionError(f'column {error.offset or 1}: {error.msg}: {text!r}') from error
+        raise ExpressionError(f'column {error.offset or len(text) + 1}: {error.msg}: {text!r}') from error
     except (MemoryError, RecursionError, ValueError) as error:
         raise ExpressionError('column 1: it is nested too deeply: simplify it') from error
-    return _Compiler(places).number(tree, 0)
+    return _Compiler(text, places).number(tree, 0)
 
 
 class _Compiler:
     """Turns allowed nodes into closures; a term of several values is a vector, all else numbers."""
 
-    def __init__(self, places: Mapping[str, slice]) -> None:
-        self._places = places
+    def __init__(self, text: str, places: Mapping[str, slice]) -> None:
+        self._text, self._places = text, places
         self._nodes = 0
 
     def number(self, node: ast.expr, depth: int) -> Function:
         """Compile a node that must be a number."""
-        vector, function = self._any(node, depth)
+        return self._single(node, *self._any(node, depth))
+
+    def _single(self, node: ast.expr, vector: bool, function: Function) -> Function:
+        """Return the function of a compiled node that must be a number."""
         if vector:
-            name = ast.unparse(node)
+            name = self._source(node)
             raise _error(node, f"'{name}' has several values: take one, as {name}[0], or one of "
                          f"{', '.join(sorted(_VECTOR))} of it")
         return function
@@ -131,8 +134,11 @@ class _Compiler:
                 return False, self._element(node, depth)
             case ast.Call(func=ast.Name(id=function)) if not node.keywords:
                 return self._call(node, function, depth)
-        raise _error(node, f"'{ast.unparse(node)[:40]}' is not allowed: use numbers, names of terms, "
+        raise _error(node, f"'{self._source(node)}' is not allowed: use numbers, names of terms, "
                      '+ - * / % **, comparisons, and, or, not, if else, [index] and functions')
+
+    def _source(self, node: ast.expr) -> str:
+        return self._text[node.col_offset:node.end_col_offset][:40]
 
     def _constant(self, node: ast.Constant) -> Function:
         try:
@@ -173,7 +179,7 @@ class _Compiler:
             raise _error(node, 'an index is a whole number from 0, behind a term of several values')
         size = self._size(node.value)
         if index >= size:
-            raise _error(node, f"'{ast.unparse(node.value)}' has {size} values, 0..{size - 1}")
+            raise _error(node, f"'{self._source(node.value)}' has {size} values, 0..{size - 1}")
         return lambda v, p: function(v, p)[index]
 
     def _size(self, vector: ast.expr) -> int:
@@ -195,23 +201,21 @@ class _Compiler:
         if name in _VECTOR and len(arguments) == 1 and arguments[0][0]:
             reduce, values = _VECTOR[name], arguments[0][1]
             return False, lambda v, p: reduce(values(v, p))
-        if name in ('min', 'max') and len(arguments) > 1:
-            return False, self._apply(_VECTOR[name], node, depth, together=True)
-        if name in _SCALAR and len(arguments) == _SCALAR[name][1]:
-            return False, self._apply(_SCALAR[name][0], node, depth)
+        if (name in ('min', 'max') and len(arguments) > 1) \
+                or (name in _SCALAR and len(arguments) == _SCALAR[name][1]):
+            parts = [self._single(*pair) for pair in zip(node.args, *zip(*arguments, strict=True),
+                                                         strict=True)]
+            return False, _applied(_SCALAR[name][0] if name in _SCALAR else _VECTOR[name], parts)
         takes = 'one term of several values' if name in _VECTOR else \
             f"{_SCALAR[name][1] if name in _SCALAR else 1} value(s)"
         raise _error(node, f"'{name}' takes {takes}")
 
-    def _apply(self, work: Callable[..., float], node: ast.Call, depth: int,
-               together: bool = False) -> Function:
-        parts = [self.number(argument, depth) for argument in node.args]
-        if together:
-            return lambda v, p: work([part(v, p) for part in parts])
-        if len(parts) == 1:
-            part = parts[0]
-            return lambda v, p: work(part(v, p))
-        return lambda v, p: work(*[part(v, p) for part in parts])
+
+def _applied(work: Callable[..., float], parts: list[Function]) -> Function:
+    if len(parts) == 1:
+        part = parts[0]
+        return lambda v, p: work(part(v, p))
+    return lambda v, p: work(*[part(v, p) for part in parts])
 
 
 def _error(node: ast.expr, problem: str) -> ExpressionError:

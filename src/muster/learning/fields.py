@@ -202,7 +202,7 @@ class _ByName:
         self._owners = [_reader(parents[:depth], '') for depth in range(len(parents), -1, -1)]
         self._wanted, self._rest = wanted, rest
         self._names: Callable[[Any], Sequence[str]] | None = None
-        self._known: list[str] = []
+        self._known: list[str] | None = None
         self._places: list[int] = []
 
     def __call__(self, message: Any) -> Any:
@@ -223,7 +223,7 @@ class _ByName:
         raise FieldError('the message has no names')
 
     def _resolve(self, names: list[str]) -> None:
-        self._known = []  # an incomplete message is looked at again, not mistaken for a known one
+        self._known = None  # an incomplete message is looked at again, not mistaken for a known one
         missing = [name for name in self._wanted if name not in names]
         if missing:
             known = ', '.join(names[:20]) or 'no names'

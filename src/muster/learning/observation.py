@@ -53,7 +53,8 @@ class TermReader:
         self._field = path.text
         self._read, self._array = path.reader(), path.array_reader()
         self._single = not path.several and term.length is None and term.reduce == 'none'
-        self._size = path.size(term.length)
+        whole = term.length is None and path.steps[path.array].subscript is None
+        self._size = None if whole else path.size(term.length)
         self._reduction: Callable[[NDArray[np.float64]], float] | None = None
         if term.reduce != 'none':
             ufunc = _UFUNCS.get((term.reduce, term.nan_policy))

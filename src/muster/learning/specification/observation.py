@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 import re
 
+from muster.learning.discretiser import uniform
 from muster.learning.document import Section
 from muster.learning.fields import FieldError, parse_path
 from muster.learning.specification.parts import Source, Term
@@ -108,4 +109,4 @@ def _read_bins(section: Section, clip: tuple[float, float] | None, scale: float,
         raise section.error("a number of bins divides the range of the key 'clip': add it, or give a list "
                             'of edges', key='bins')
     low, high = sorted(edge * scale + offset for edge in clip)
-    return tuple(low + (high - low) * i / count for i in range(1, count))
+    return tuple(uniform(low, high, count))
