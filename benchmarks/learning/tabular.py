@@ -28,9 +28,8 @@ class World:
 
 
 WORLDS = (
-    World('FrozenLake-v1', 200_000, 100, 0.7402,
-          {'learning_rate': 1.0, 'step_power': 0.75, 'discount': 0.99, 'epsilon_min': 0.3,
-           'initial_value': 1.0}),
+    World('FrozenLake-v1', 400_000, 100, 0.7402,
+          {'learning_rate': 1.0, 'step_power': 0.7, 'discount': 1.0, 'epsilon_min': 0.3}),
     World('FrozenLake8x8-v1', 600_000, 200, 0.88,
           {'learning_rate': 1.0, 'step_power': 0.5, 'discount': 0.995, 'epsilon': 0.1, 'epsilon_min': 0.1,
            'initial_value': 1.0}),
