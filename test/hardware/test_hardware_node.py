@@ -6,6 +6,7 @@ from pathlib import Path
 import signal
 import threading
 
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kernel import Tap
 from lifecycle_msgs.msg import Transition
@@ -16,7 +17,13 @@ from muster.hardware.node import HardwareNode
 from muster.hardware.sources.udev import UdevSource
 from muster.ros import qos
 from muster_interfaces.msg import Device, DeviceArray, DeviceEvent, ErrorCode
-from muster_interfaces.srv import GetDevice, ListDevices
+from muster_interfaces.srv import (
+    GetDevice,
+    ListDevices,
+    NegotiateCapabilities,
+    ReleaseDevice,
+    ReserveDevice,
+)
 from processes import wait_until
 import pytest
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -257,6 +264,52 @@ def test_diagnostics_tell_how_the_sources_are(fleet) -> None:
     devices = wait_until(lambda: status('devices'), 10, 'diagnostics')
     assert devices.level == DiagnosticStatus.OK and 'connected' in devices.message
     assert wait_until(lambda: status('source udev'), 10, 'the source').level == DiagnosticStatus.OK
+
+
+def test_the_fleet_is_asked_for_a_capability_and_a_device_is_reserved(fleet) -> None:
+    for robot in ('robot_1', 'robot_2'):
+        fleet.start_node(MODULE, robot)
+        fleet.probe.call(Trigger, f'/{robot}/hardware/scan')
+    publisher = fleet.probe.publisher(DeviceArray, '/robot_2/virtual_devices', qos.STATUS)
+    publisher.publish(DeviceArray(robot='robot_2', devices=[Device(**LIDAR)]))
+
+    def ask(scope: int, text: str = 'range_scan'):
+        return fleet.probe.call(NegotiateCapabilities, f'{NODE}/negotiate_capabilities', required=[text],
+                                scope=scope)
+    found = wait_until(lambda: (answer := ask(2)).success and answer, 20, 'the lidar of the other robot')
+    assert [(match.robot, match.device.type) for match in found.matches] == [('robot_2', 'lidar')]
+    own = ask(1)
+    assert (own.success, own.error_code) == (False, ErrorCode.NOT_FOUND)
+    assert own.missing == ['range_scan: not offered'] and own.nearest
+    assert ask(1, 'range_scan{').error_code == ErrorCode.INVALID
+
+    identity, service = found.matches[0].device.id, '/robot_2/hardware'
+    held = fleet.probe.call(ReserveDevice, f'{service}/reserve_device', id=identity, owner='mapper',
+                            lease=Duration(sec=60))
+    assert held.success and held.token
+    other = fleet.probe.call(ReserveDevice, f'{service}/reserve_device', id=identity, owner='other',
+                             lease=Duration(sec=60))
+    assert (other.error_code, other.holder) == (ErrorCode.HELD, 'mapper')
+    assert fleet.probe.call(GetDevice, f'{service}/get_device', id=identity).holder == 'mapper'
+    publisher.publish(DeviceArray(robot='robot_2'))       # unplugged
+    wait_until(lambda: fleet.probe.call(ReleaseDevice, f'{service}/release_device', id=identity,
+                                        token=held.token).error_code == ErrorCode.WRONG_TOKEN
+               and fleet.probe.call(GetDevice, f'{service}/get_device', id=identity).device.status
+               == Device.DISCONNECTED, 20, 'the end of the reservation')
+
+
+def test_a_restarted_node_knows_what_it_had(fleet) -> None:
+    node = fleet.start_node(MODULE, 'robot_1')
+    ready(fleet)
+    first = {d.id: d.first_seen for d in fleet.probe.call(ListDevices, f'{NODE}/list_devices').devices}
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
+    fleet.start_node(MODULE, 'robot_1', name='again')
+    ready(fleet)
+    devices = fleet.probe.call(ListDevices, f'{NODE}/list_devices').devices
+    assert {d.id: d.first_seen for d in devices} == first
+    past = fleet.probe.call(GetDevice, f'{NODE}/get_device', id=devices[0].id).history
+    assert [event.type for event in past].count(DeviceEvent.DISCOVERED) == 1
 
 
 def test_wrong_parameters_are_named_and_the_node_lives(fleet) -> None:

@@ -28,7 +28,9 @@ SERVED = {
                 'list_tasks': 'ListTasks', 'change_membership': 'ChangeMembership',
                 'transfer_leadership': 'TransferLeadership', 'open_session': 'OpenSession'},
     'learning': {'set_mode': 'SetLearningMode', 'save_model': 'SaveModel', 'activate_model': 'ActivateModel'},
-    'hardware': {'list_devices': 'ListDevices', 'get_device': 'GetDevice'},
+    'hardware': {'list_devices': 'ListDevices', 'get_device': 'GetDevice',
+                 'negotiate_capabilities': 'NegotiateCapabilities', 'reserve_device': 'ReserveDevice',
+                 'release_device': 'ReleaseDevice'},
 }
 TRIGGERED = {'learning': ('pause', 'reset'), 'hardware': ('scan',)}
 PUBLISHED = {'cluster/status': 'ClusterStatus', 'cluster/events': 'ClusterEvent', 'cluster/tasks': 'TaskInfo',

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 import re
 
+from muster.hardware.capabilities import Offer
 from muster.hardware.devices import Device, Status, UNKNOWN
 from muster.hardware.evidence import Record
 from muster.hardware.identification import Claim, Rules
@@ -116,7 +117,20 @@ def assemble(key: str, members: Sequence[Record], records: Mapping[str, Record],
         type=claim.type, confidence=claim.confidence, status=_status(members, claim),
         path=clean(f'/sys{key}', 1024), nodes=_nodes(members),
         vendor_id=main.vendor_id, product_id=main.product_id, serial=serial,
-        capabilities=claim.capabilities, properties=_properties(members, claim))
+        capabilities=claim.capabilities, offers=detailed(claim), candidates=candidates(claim),
+        properties=_properties(members, claim))
+
+
+def detailed(claim: Claim) -> tuple[Offer, ...]:
+    """Return the offers that tell more than their names."""
+    return tuple(offer for offer in claim.offers if offer.attributes)
+
+
+def candidates(claim: Claim) -> tuple[str, ...]:
+    """Return what else it may be, each with its confidence; nothing where it is certain."""
+    if len(claim.candidates) < 2:
+        return ()
+    return tuple(clean(f'{c.title} ({c.type}, {c.confidence:.2f})', 128) for c in claim.candidates)
 
 
 def clean(text: str, limit: int = 200) -> str:

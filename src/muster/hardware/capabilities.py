@@ -135,6 +135,12 @@ class Requirement:
                                   'write constraints in braces, as serial{baud=115200}')
         return cls(name[0], tuple(_constraints(text, position + 1, start + len(shown))))
 
+    def lack(self, offers: Iterable[Offer]) -> int:
+        """Return how much the best of the offers lacks; a capability that is not there lacks more."""
+        unmet = [sum(not constraint.met(offer) for constraint in self.constraints)
+                 for offer in offers if offer.capability == self.capability]
+        return min(unmet, default=1 + len(self.constraints))
+
     def missing(self, offers: Iterable[Offer]) -> str:
         """Return why none of the offers meets it, and what comes nearest; empty where one does."""
         same = [offer for offer in offers if offer.capability == self.capability]
@@ -180,20 +186,14 @@ def negotiate(required: Sequence[Requirement], preferred: Sequence[Requirement],
     the preferences is worth half of one that has all. Equal scores go by id. The nearest miss is
     the device that lacks least, and None where some device fits or there is none at all.
     """
-    fitting, nearest = [], None
+    ranked = []
     for candidate in candidates:
         missing = tuple(filter(None, (r.missing(candidate.offers) for r in required)))
         match = _match(candidate, preferred, missing)
-        if not missing:
-            fitting.append(match)
-        elif nearest is None or _lack(match) < _lack(nearest):
-            nearest = match
-    fitting.sort(key=lambda match: (-match.score, match.id))
-    return fitting, None if fitting else nearest
-
-
-def _lack(match: Match) -> tuple[int, float, str]:
-    return len(match.missing), -match.score, match.id
+        ranked.append((sum(r.lack(candidate.offers) for r in required), -match.score, match.id, match))
+    ranked.sort(key=lambda item: item[:3])
+    fitting = [match for lack, _, _, match in ranked if not lack]
+    return fitting, ranked[0][3] if ranked and not fitting else None
 
 
 def _match(candidate: Candidate, preferred: Sequence[Requirement], missing: tuple[str, ...]) -> Match:

@@ -13,11 +13,15 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 from diagnostic_msgs.msg import DiagnosticStatus
-from muster.hardware import messages
+from muster.hardware import messages, services
+from muster.hardware.capabilities import CapabilityError
 from muster.hardware.device_data import RuleError
-from muster.hardware.devices import DeviceEvent, Report, Status
+from muster.hardware.devices import Change, DeviceEvent, Report, Status
+from muster.hardware.fleet import Fleet
 from muster.hardware.identification import Rules
+from muster.hardware.memory import Memory
 from muster.hardware.registry import Registry
+from muster.hardware.reservations import Reservations
 from muster.hardware.sources import virtual
 from muster.hardware.sources.serial import SerialLinks
 from muster.hardware.sources.udev import UdevSource
@@ -29,7 +33,13 @@ from muster.ros.main import run
 from muster.ros.node import ConfigurationError, diagnostic, ManagedNode
 from muster.ros.parameters import ParameterSpec
 from muster_interfaces.msg import DeviceArray, DeviceEvent as DeviceEventMessage
-from muster_interfaces.srv import GetDevice, ListDevices
+from muster_interfaces.srv import (
+    GetDevice,
+    ListDevices,
+    NegotiateCapabilities,
+    ReleaseDevice,
+    ReserveDevice,
+)
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -41,6 +51,8 @@ from std_srvs.srv import Trigger
 QUEUE_DEPTH = 64
 #: The list of all devices is published this often (seconds) at most; events are not held back.
 LIST_INTERVAL = 0.1
+#: The devices are written to the disk this often (seconds) at most, and at the end.
+KEEP_INTERVAL = 2.0
 #: A requested scan that is not done by then (seconds) is answered with what is missing.
 SCAN_TIMEOUT = 10.0
 MAX_WAITING_SCANS = 64
@@ -88,20 +100,26 @@ class HardwareNode(ManagedNode):
         self._workers: list[Worker] = []
         self._reports: queue.Queue[Report] = queue.Queue(QUEUE_DEPTH)
         self._scans: list[_Scan] = []
-        self._registry = Registry()
+        self._registry, self._reservations = Registry(), Reservations()
         self._stopping = threading.Event()
         self._world = virtual.nobody()
         self._problems: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._published = -1                         # revision of the last list
         self._published_at = 0.0
+        self._kept, self._kept_at = 0, 0.0           # the same of what is on the disk
 
     # Lifecycle --------------------------------------------------------------------------------
     def configure(self) -> None:
         """Read the identification files and make all entities."""
         self._rules = self._load_rules()
         self._registry = Registry(self.parameters['disconnect_grace'], self.parameters['forget_after'])
-        self._published = -1
+        self._reservations = Reservations(time.time_ns())    # no token of an earlier run is valid
+        self._memory = self._keep(Memory(self.state_directory / 'hardware' / 'devices.json',
+                                         self.get_logger().warning), self._close_memory)
+        self._memory.recall(self._registry, time.monotonic())
+        self._fleet = self._keep(Fleet(self), Fleet.close)
+        self._published, self._kept = -1, 0
         self._list = self._keep(self.create_lifecycle_publisher(DeviceArray, 'hardware/devices', qos.STATUS),
                                 self.destroy_lifecycle_publisher)
         self._events = self._keep(
@@ -118,6 +136,9 @@ class HardwareNode(ManagedNode):
         for kind, name, callback, group in (
                 (ListDevices, 'list_devices', self._list_devices, None),
                 (GetDevice, 'get_device', self._get_device, None),
+                (ReserveDevice, 'reserve_device', self._reserve_device, None),
+                (ReleaseDevice, 'release_device', self._release_device, None),
+                (NegotiateCapabilities, 'negotiate_capabilities', self._negotiate, ReentrantCallbackGroup()),
                 # It waits for the sources, and others must be served meanwhile.
                 (Trigger, 'scan', self._scan, ReentrantCallbackGroup())):
             self._keep(self.create_service(kind, f'~/{name}', callback, qos_profile=qos.SERVICES,
@@ -222,12 +243,18 @@ class HardwareNode(ManagedNode):
         for scan in [s for s in self._scans if not s.waiting or s.deadline <= now]:
             self._scans.remove(scan)
             scan.future.set_result(f"no answer from {', '.join(scan.waiting)}" if scan.waiting else '')
+        self._reservations.expire(now)
         deadlines = [self._registry.next_deadline(), *(scan.deadline for scan in self._scans)]
         if self._published != self._registry.sequence:
             if now - self._published_at >= LIST_INTERVAL:
                 self._publish_list(now)
             else:
                 deadlines.append(self._published_at + LIST_INTERVAL)
+        if self._kept != self._registry.sequence:
+            if now - self._kept_at >= KEEP_INTERVAL:
+                self._keep_devices(now)
+            else:
+                deadlines.append(self._kept_at + KEEP_INTERVAL)
         self._wake_at(min((d for d in deadlines if d is not None), default=None), now)
 
     def _wake_at(self, deadline: float | None, now: float) -> None:
@@ -238,6 +265,8 @@ class HardwareNode(ManagedNode):
 
     def _publish_events(self, events: list[DeviceEvent]) -> None:
         for event in events:
+            if event.kind == Change.DISCONNECTED:
+                self._reservations.lose(event.device.id)
             self._events.publish(messages.event_message(event))
 
     def _publish_list(self, now: float) -> None:
@@ -246,6 +275,15 @@ class HardwareNode(ManagedNode):
             stamp=messages.time_message(self._stamp()), robot=self.get_namespace().strip('/'),
             revision=self._registry.sequence,
             devices=[messages.device_message(device) for device in self._registry.find()]))
+
+    def _keep_devices(self, now: float) -> None:
+        self._kept, self._kept_at = self._registry.sequence, now
+        self._memory.keep(self._registry)
+
+    def _close_memory(self, memory: Memory) -> None:
+        if self._kept != self._registry.sequence:
+            memory.keep(self._registry)
+        memory.close()
 
     def _stamp(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -294,10 +332,36 @@ class HardwareNode(ManagedNode):
         device = self._registry.get(request.id)
         if device is None:
             response.error_code = ErrorCode.NOT_FOUND
-            response.message = f"no device '{request.id[:200]}'; list_devices shows all ids"
+            response.message = messages.no_device(request.id)
             return response
         response.success, response.device = True, messages.device_message(device)
+        response.history = [messages.past_message(past) for past in self._registry.history(device.id)]
+        held = self._reservations.held.get(device.id)
+        response.holder = held.owner if held and held.deadline > time.monotonic() else ''
         return response
+
+    def _reserve_device(self, request: Any, response: Any) -> Any:
+        if not self.is_active:
+            return messages.inactive(response, self.get_fully_qualified_name())
+        return services.reserve(self._registry, self._reservations, request, response, time.monotonic())
+
+    def _release_device(self, request: Any, response: Any) -> Any:
+        if not self.is_active:
+            return messages.inactive(response, self.get_fully_qualified_name())
+        return services.release(self._reservations, request, response, time.monotonic())
+
+    async def _negotiate(self, request: Any, response: Any) -> Any:
+        if not self.is_active:
+            return messages.inactive(response, self.get_fully_qualified_name())
+        try:
+            required, preferred = services.read_requirements(request)
+        except CapabilityError as error:
+            return services.refuse(response, ErrorCode.INVALID, str(error))
+        others = await self._fleet.devices() if request.scope == request.FLEET else []
+        if not self.is_active:
+            return messages.inactive(response, self.get_fully_qualified_name())
+        own = [(self.robot, device) for device in self._registry.find()]
+        return services.answer_negotiation(required, preferred, [*own, *others], response)
 
     async def _scan(self, request: Any, response: Any) -> Any:
         if not self.is_active:

@@ -48,12 +48,13 @@ def _check(device: Device) -> None:
     where = f"device '{clean(device.id, 40)}':"
     texts = {'name': device.name, 'path': device.path, 'serial': device.serial,
              'vendor_id': device.vendor_id, 'product_id': device.product_id}
-    lists = {'nodes': device.nodes, 'capabilities': device.capabilities, 'properties': device.properties}
+    lists = {'nodes': device.nodes, 'capabilities': device.capabilities, 'properties': device.properties,
+             'offers': device.offers, 'candidates': device.candidates}
     for field, items in lists.items():
         if len(items) > MAX_ITEMS:
             raise SnapshotError(f'{where} {field} has more than {MAX_ITEMS} items')
-    listed = [*device.nodes, *(text for pair in device.properties for text in pair)]
-    for field, text in [*texts.items(), *(('nodes or properties', text) for text in listed)]:
+    listed = [*device.nodes, *device.candidates, *(text for pair in device.properties for text in pair)]
+    for field, text in [*texts.items(), *(('nodes, candidates or properties', text) for text in listed)]:
         if len(text) > MAX_TEXT or not text.isprintable():
             raise SnapshotError(f'{where} {field} must be up to {MAX_TEXT} printable characters')
     for field, word in [('type', device.type), ('bus', device.bus),
