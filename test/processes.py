@@ -104,7 +104,8 @@ class Fleet:
         self.folder = folder
         self.environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain),
                             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'PYTHONUNBUFFERED': '1',
-                            'ROS_LOG_DIR': str(folder / 'log'), 'OPENBLAS_NUM_THREADS': '1'}
+                            'ROS_LOG_DIR': str(folder / 'log'), 'MUSTER_HOME': str(folder / 'home'),
+                            'OPENBLAS_NUM_THREADS': '1'}
         self.processes: dict[str, Process] = {}
         self.inside: dict[str, list[str]] = {}    # by a process's name: the command that runs it somewhere
         self._domain = domain
