@@ -119,6 +119,7 @@ class DQN(Agent[Floats]):
         self._drift = DriftResponse()
         self._due = 0
         self._explores_since = 0
+        self._powers: tuple[float, Floats] = (-1.0, np.zeros(0, np.float32))  # of which discount
         self._gradient = np.zeros_like(self.network.theta)
         self._duel = _duelling_matrix(actions.n) if chosen.duelling else None
         self._schedule()
@@ -237,7 +238,7 @@ class DQN(Agent[Floats]):
         np.abs(errors, out=errors)
         if isinstance(replay, PrioritizedReplay):
             replay.update(batch.positions, errors)
-        return float(errors.mean())
+        return float(np.add.reduce(errors)) / chosen.batch
 
     def _next_values(self, states: Floats) -> Floats:
         """Return what the target network expects [batch] from the states on."""
@@ -252,9 +253,12 @@ class DQN(Agent[Floats]):
 
     def _discounts(self, step: int) -> Floats:
         """Return the discount of what follows after 0 (nothing follows), 1, 2 … n steps."""
-        powers = np.float32(self._discount(step)) ** np.arange(self.parameters.n_step + 1, dtype=np.float32)
-        powers[0] = 0.0
-        return powers
+        discount = self._discount(step)
+        if discount != self._powers[0]:
+            powers = np.float32(discount) ** np.arange(self.parameters.n_step + 1, dtype=np.float32)
+            powers[0] = 0.0
+            self._powers = discount, powers
+        return self._powers[1]
 
     def _step(self, gradient: Floats) -> None:
         chosen, step = self.parameters, self.statistics.steps
