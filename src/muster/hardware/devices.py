@@ -66,6 +66,12 @@ class Device:
     first_seen: int = field(default=0, compare=False)
     last_changed: int = field(default=0, compare=False)
 
+    @property
+    def every_offer(self) -> tuple[Offer, ...]:
+        """Return its offers, and one without attributes for each capability that has none."""
+        detailed = {offer.capability for offer in self.offers}
+        return (*self.offers, *(Offer(name) for name in self.capabilities if name not in detailed))
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvent:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from muster.hardware import messages
-from muster.hardware.capabilities import Candidate, CapabilityError, negotiate, Offer, Requirement
+from muster.hardware.capabilities import Candidate, CapabilityError, negotiate, Requirement
 from muster.hardware.devices import Device, Status
 from muster.hardware.registry import Registry
 from muster.hardware.reservations import HeldError, ReservationError, Reservations, UnknownTokenError
@@ -23,10 +23,8 @@ WORTH = {Status.CONNECTED: 1.0, Status.DEGRADED: 0.5}
 
 
 def candidate(key: str, device: Device) -> Candidate:
-    """Return what a device brings to a negotiation; plain capabilities are offers without attributes."""
-    detailed = {offer.capability for offer in device.offers}
-    plain = tuple(Offer(name) for name in device.capabilities if name not in detailed)
-    return Candidate(key, (*device.offers, *plain), device.confidence * WORTH.get(device.status, 0.0))
+    """Return what a device brings to a negotiation."""
+    return Candidate(key, device.every_offer, device.confidence * WORTH.get(device.status, 0.0))
 
 
 def read_requirements(request: Any) -> tuple[list[Requirement], list[Requirement]]:
