@@ -212,8 +212,8 @@ def devices(options: argparse.Namespace) -> Table:
         answer = call(ListDevices, 'hardware/list_devices', type=options.type, bus=options.bus,
                       capability=options.capability)
     states = constants(Device)
-    return table('devices', ('id', 'name', 'type', 'bus', 'status', 'nodes'),
-                 [(d.id, d.name + (' (simulated)' if d.simulated else ''), d.type, d.bus,
+    return table('devices', ('id', 'name', 'type', 'sure', 'bus', 'status', 'nodes'),
+                 [(d.id, d.name + (' (simulated)' if d.simulated else ''), d.type, f'{d.confidence:.0%}', d.bus,
                    states.get(d.status, '?'), ' '.join(d.nodes)) for d in answer.devices],
                  f'{len(answer.devices)} devices')
 
