@@ -1,113 +1,82 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-Learning: tabular updates, the control cycle with all its checks, off-line training; one thread.
+Learning: speed, what agents reach, continual learning, and the node in the simulated world.
 
-The peer of the table is the bare algorithm, written here in a dozen lines without any check.
+The peers (stable-baselines3, tianshou, Avalanche) are measured in the same run where `make peers` made
+them, each in processes of one thread; times are of the processor.
 """
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
-from pathlib import Path
-import time
+from dataclasses import dataclass, replace
+from importlib import import_module
+import os
+import sys
+from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
-from harness import percentile, Results
-from muster.learning.agent import ReinforcementLearningAgent
-from muster.learning.agents.base import Discrete, Transition
-from muster.learning.agents.q_learning import QLearning
-from muster.learning.cycle import ControlCycle
-from muster.learning.specification import load_specification, Specification
-from muster.learning.training import make_agent, train
-from muster.simulation.environment import WorldEnvironment
-from muster.simulation.world import World, WorldConfig
-import numpy as np
+from harness import Results
+from learning import peer
 
-STATES, ACTIONS, TRANSITIONS = 500, 6, 20_000   # the size of Taxi
-SECONDS = 2.0
-CYCLES, TRAINING_STEPS = 4_000, 10_000
-BEAMS_SEED = 1
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    seeds: int = 10
+    seconds: float = 0.3            # of each round of a short call
+    steps: int = 100_000            # of training in the 2-D world
+    starts: int = 200               # there, through the topics too
+    worlds: int = 8                 # of the starts through the topics
+    driven: float = 60.0            # seconds at 50 Hz
+
+
+QUICK = Plan(seeds=2, seconds=0.05, steps=20_000, starts=20, worlds=1, driven=10.0)
 
 
 def main() -> None:
-    """Measure all of it."""
+    """Measure all of it, or what was asked for."""
+    plan, chosen = arguments()
+    if 'OPENBLAS_NUM_THREADS' not in os.environ:  # what is compared is the work of one thread
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | peer.ONE_THREAD)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     results = Results('learning')
-    transitions = random_transitions()
-    bare = per_second(bare_q_learning(transitions), TRANSITIONS)
-    learner = QLearning(Discrete(ACTIONS), seed=0)
-    results.add('Q-learning, improve (the update alone)', per_second(
-        lambda: [learner.improve(t) for t in transitions], TRANSITIONS), 'updates/s',
-        peer='bare dict of lists', peer_value=bare)
-    results.add('Q-learning, observe and learn (checked, with statistics)', per_second(
-        lambda: [(learner.observe(t), learner.learn()) for t in transitions], TRANSITIONS), 'updates/s',
-        peer='bare dict of lists', peer_value=bare)
-    agent = ReinforcementLearningAgent('benchmark', list(range(ACTIONS)), seed=0)
-    results.add('ReinforcementLearningAgent.update (any state, with replay)', per_second(
-        lambda: [agent.update(t.state, t.action, t.reward, t.next_state, t.terminated) for t in transitions],
-        TRANSITIONS), 'updates/s', peer='bare dict of lists', peer_value=bare)
-    share = Path(get_package_share_directory('muster'))
-    specification = load_specification(share / 'config' / 'learning' / 'goal_seeking.yaml')
-    cycles = cycle_times(specification)
-    results.add('control cycle with all checks, learning on, p50', percentile(cycles, 50), 'µs')
-    results.add('control cycle with all checks, learning on, p99', percentile(cycles, 99), 'µs')
-    steps, rate = training_rate(specification), specification.rate
-    results.add('off-line training in the simulated world', steps, 'steps/s')
-    results.add(f'off-line training at {rate:g} Hz', steps / rate, 'x real time', at_least=100)
-    results.finish()
+    for name, part in PARTS.items():
+        if name in chosen:
+            with results.part(name):
+                # Imported now: a part that cannot be is a row with the reason, not the end of all.
+                part(import_module(f'learning.{name}'), results, plan)
+    results.finish(keep=set(chosen) == PARTS.keys() and plan == Plan())
 
 
-def random_transitions() -> list[Transition[int]]:
-    """Return transitions between random states, all of plain Python values."""
-    generator = np.random.default_rng(0)
-    rows = zip(*(generator.integers(high, size=TRANSITIONS).tolist() for high in (STATES, ACTIONS, STATES)),
-               generator.normal(size=TRANSITIONS).tolist(), strict=True)
-    return [Transition(state, action, reward, following, False) for state, action, following, reward in rows]
+def arguments() -> tuple[Plan, list[str]]:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='everything, but short; shown and not kept')
+    parser.add_argument('--only', nargs='+', choices=tuple(PARTS), default=list(PARTS), metavar='PART',
+                        help=f'some of {", ".join(PARTS)}; the results are shown and not kept')
+    parser.add_argument('--seeds', type=int, help=f'seeds of each training (default: {Plan.seeds})')
+    given = parser.parse_args()
+    plan = QUICK if given.quick else Plan()
+    return replace(plan, seeds=given.seeds) if given.seeds else plan, given.only
 
 
-def bare_q_learning(transitions: list[Transition[int]]) -> Callable[[], None]:
-    """Return the textbook update over a dict of lists, without checks or statistics."""
-    table = {state: [0.0] * ACTIONS for state in range(STATES)}
-    rows = [(t.state, t.action, t.reward, t.next_state) for t in transitions]
-
-    def work() -> None:
-        for state, action, reward, following in rows:
-            values = table[state]
-            values[action] += 0.2 * (reward + 0.95 * max(table[following]) - values[action])
-    return work
+def _plainly(module: Any, results: Results, _: Plan) -> None:
+    module.measure(results)
 
 
-def per_second(work: Callable[[], object], each: int) -> float:
-    """Return how many of the `each` things that `work` does are done in a second of processor time."""
-    begun, done = time.process_time(), 0
-    while (elapsed := time.process_time() - begun) < SECONDS:
-        work()
-        done += each
-    return done / elapsed
-
-
-def cycle_times(specification: Specification) -> list[float]:
-    """Return µs from the arrival of a cycle's messages to the written command, in the simulated world."""
-    environment = WorldEnvironment(World(WorldConfig(), ['robot'], BEAMS_SEED), 'robot')
-    cycle = ControlCycle(specification, make_agent(specification, BEAMS_SEED))
-    period, messages, samples = 1.0 / specification.rate, environment.reset(), []
-    for number in range(CYCLES):
-        now = number * period
-        begun = time.perf_counter()
-        for topic, message in messages:
-            cycle.receive(topic, message, now)
-        command = cycle.write(cycle.step(now, now), environment.command())
-        cycle.learn()
-        samples.append(1e6 * (time.perf_counter() - begun))
-        messages = environment.step(command, period)
-    return samples
-
-
-def training_rate(specification: Specification) -> float:
-    """Return steps of training in a second of processor time."""
-    environment = WorldEnvironment(World(WorldConfig(), ['robot'], BEAMS_SEED), 'robot')
-    begun = time.process_time()
-    train(specification, environment, TRAINING_STEPS, BEAMS_SEED)
-    return TRAINING_STEPS / (time.process_time() - begun)
+#: A module of the folder `learning` → how it is asked.
+PARTS: dict[str, Callable[[Any, Results, Plan], None]] = {
+    'cycle': _plainly,
+    'networks': lambda module, results, plan: module.measure(results, plan.seconds),
+    'replays': lambda module, results, plan: module.measure(results, plan.seconds),
+    'cartpole': lambda module, results, plan: module.measure(results, plan.seeds),
+    'tabular': _plainly,
+    'footprints': _plainly,
+    'driving': lambda module, results, plan: module.measure(
+        results, plan.steps, plan.starts, plan.worlds, plan.driven),
+}
 
 
 if __name__ == '__main__':
