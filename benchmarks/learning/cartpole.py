@@ -73,7 +73,7 @@ def one(plan: dict[str, Any]) -> dict[str, Any]:
     environments = [make('CartPole-v1') for _ in range(several)]
     actions, elements, seed = actions_of(environments[0]), elements_of(environments[0]), plan['seed']
     agent: Any = PPO(actions, elements, PPO_PARAMETERS, seed, several) if several > 1 else \
-        DQN(elements, actions, DQN_PARAMETERS, seed)
+        DQN(actions, elements, DQN_PARAMETERS, seed)
     judge, state = make('CartPole-v1'), {'next': plan['every'], 'row': 0, 'steps': plan['steps'], 'off': 0.0}
 
     def progress(step: int, _: float) -> bool:

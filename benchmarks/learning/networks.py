@@ -36,7 +36,7 @@ def measure(results: Any, seconds: float) -> None:
 def filled() -> DQN:
     """Return an agent with experience of random transitions."""
     generator = np.random.default_rng(1)
-    agent = DQN(ELEMENTS, Discrete(ACTIONS), DQNParameters(hidden=(64, 64), batch=64), 1)
+    agent = DQN(Discrete(ACTIONS), ELEMENTS, DQNParameters(hidden=(64, 64), batch=64), 1)
     for _ in range(FILLED):
         state, following = generator.normal(size=(2, ELEMENTS)).astype(np.float32)
         agent.observe(Transition(state, int(generator.integers(ACTIONS)), 1.0, following, False))
