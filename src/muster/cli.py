@@ -213,8 +213,8 @@ def devices(options: argparse.Namespace) -> Table:
                       capability=options.capability)
     states = constants(Device)
     return table('devices', ('id', 'name', 'type', 'sure', 'bus', 'status', 'nodes'),
-                 [(d.id, d.name + (' (simulated)' if d.simulated else ''), d.type, f'{d.confidence:.0%}', d.bus,
-                   states.get(d.status, '?'), ' '.join(d.nodes)) for d in answer.devices],
+                 [(d.id, d.name + (' (simulated)' if d.simulated else ''), d.type, f'{d.confidence:.0%}',
+                   d.bus, states.get(d.status, '?'), ' '.join(d.nodes)) for d in answer.devices],
                  f'{len(answer.devices)} devices')
 
 

@@ -23,6 +23,8 @@ MANIFESTS = [ROOT, INTERFACES]
 KEYS = {'catkin_pkg': 'python3-catkin-pkg', **{module: f'python3-{module}' for module in (
     'hypothesis', 'matplotlib', 'msgpack', 'numpy', 'psutil', 'pytest', 'pyudev', 'rich', 'serial', 'yaml')}}
 OWN = {'muster', 'muster_interfaces'}
+#: Without a rosdep key, and needed by the one module that imports it alone.
+OPTIONAL = {'gymnasium'}
 
 
 def imported(*folders: str) -> dict[str, Path]:
@@ -42,7 +44,8 @@ def imported(*folders: str) -> dict[str, Path]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
                 [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
             for module in {name.split('.')[0] for name in names}:
-                if module not in sys.stdlib_module_names and module != 'muster' and module not in local:
+                if module not in sys.stdlib_module_names and module != 'muster' \
+                        and module not in local | OPTIONAL:
                     found.setdefault(module, path)
     return found
 
