@@ -12,10 +12,10 @@ import time
 from kernel import RULES, Tap
 from muster.hardware.devices import Device, Report
 from muster.hardware.registry import Registry
-from muster.hardware.sources import udev as udev_module, virtual
+from muster.hardware.sources import sysfs, udev as udev_module, virtual
 from muster.hardware.sources.serial import MAX_LINKS, SerialLinks
 from muster.hardware.sources.udev import open_context, UdevSource
-from muster.hardware.sources.worker import pause, Source, Worker
+from muster.hardware.sources.worker import pause, PERIODIC, Source, Worker
 import pytest
 import pyudev._ctypeslib.utils as pyudev_loader
 
@@ -205,6 +205,52 @@ def test_a_monitor_that_dies_at_once_does_not_spin(udev: UdevSource) -> None:
     assert udev.wait(0.0, wake) is None, 'it waits for the next scan'
     assert udev.scan('periodic scan').problem == ''
     os.close(wake)
+
+
+def test_without_events_it_polls_and_sees_both_within_a_second(
+        udev: UdevSource, started, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, 'Protocol not supported')
+
+    monkeypatch.setattr(udev_module.pyudev.Monitor, 'from_netlink', refused)
+    worker = started(udev)  # the next periodic scan is an hour away
+    worker.until(lambda report: report.complete)
+    path, begun = '/devices/virtual/net/muster_poll', time.monotonic()
+    tap = Tap('muster_poll')
+    assert 'came or went' in worker.until(lambda report: path in report.present).reason
+    tap.pull()
+    worker.until(lambda report: path not in report.present)
+    assert time.monotonic() - begun < 4 * udev_module.POLL_INTERVAL + 1
+
+
+def test_a_periodic_scan_reads_only_when_something_came_or_went(
+        udev: UdevSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = udev.scan('first scan')
+    reads: list[str] = []
+    read = sysfs.read
+    monkeypatch.setattr(sysfs, 'read', lambda path: reads.append(path) or read(path))
+    again = udev.scan(PERIODIC)
+    assert again.complete and again.present == first.present and not reads
+    tap = Tap('muster_more')
+    assert '/devices/virtual/net/muster_more' in udev.scan(PERIODIC).present and reads
+    reads.clear()
+    assert udev.scan(PERIODIC).present.keys() - first.present.keys() and not reads
+    tap.pull()
+    assert udev.scan(PERIODIC).present == first.present and reads
+    reads.clear()
+    udev._read_at -= udev_module.FULL_INTERVAL
+    assert udev.scan(PERIODIC).complete and reads, 'drivers make no entries: once a minute all is read'
+    reads.clear()
+    assert udev.scan('requested scan').complete and reads
+
+
+def test_a_device_that_was_replaced_by_its_like_changes_the_signature() -> None:
+    seen = set()
+    for _ in range(3):
+        tap = Tap('muster_same')
+        seen.add(sysfs.signature())
+        tap.pull()
+    assert len(seen) == 3
 
 
 # worker ---------------------------------------------------------------------------------------

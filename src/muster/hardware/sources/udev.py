@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 import select
@@ -11,11 +12,11 @@ import time
 from typing import NamedTuple
 
 from muster.hardware.assembly import assemble, ATTRIBUTES, groups, owner, relevant
-from muster.hardware.devices import Report
+from muster.hardware.devices import Device, Report
 from muster.hardware.evidence import Record
 from muster.hardware.identification import Rules
 from muster.hardware.sources import sysfs
-from muster.hardware.sources.worker import pause
+from muster.hardware.sources.worker import pause, PERIODIC
 import pyudev
 import pyudev._ctypeslib.utils as pyudev_loader
 
@@ -25,6 +26,13 @@ UDEV_CONTROL = Path('/run/udev/control')
 MAX_EVENTS = 4096
 #: A monitor that dies younger than this (seconds) is not opened again before the next scan.
 MONITOR_MIN_AGE = 1.0
+#: A periodic scan reads everything this often (seconds) although no device came or went: a driver
+#: that was bound while events were lost changes no entry of /sys.
+FULL_INTERVAL = 60.0
+#: Without events, whether devices came or went is looked at this often, seconds.
+POLL_INTERVAL = 0.5
+#: Bytes of events that the kernel keeps while nobody reads, some 10,000; memory is used as they come.
+RECEIVE_BUFFER = 16 << 20
 
 
 class KernelEvent(NamedTuple):
@@ -39,7 +47,7 @@ class UdevSource:
     """
     All hardware of this machine, kept up to date by the kernel's events.
 
-    Without libudev it reads /sys, without netlink it waits for the next scan: then the reports
+    Without libudev or netlink it looks twice a second whether devices came or went, and its reports
     name the problem and the remedy. After the loss of events everything is read again.
     """
 
@@ -49,6 +57,9 @@ class UdevSource:
         """Prepare; everything else happens in the worker's thread."""
         self._rules = rules
         self._records: dict[str, Record] = {}
+        self._present: dict[str, Device] = {}
+        self._signature: frozenset[tuple[str, int]] = frozenset()
+        self._read_at = 0.0
         self._context: pyudev.Context | None = None
         self._monitor: pyudev.Monitor | None = None
         self._sender = ''
@@ -57,27 +68,36 @@ class UdevSource:
 
     def scan(self, reason: str) -> Report:
         """Read everything; the monitor is opened first, so that nothing is lost in between."""
+        listened = self._monitor
         self._open()
-        records = (self._read(path) for path in set(sysfs.paths()))
-        self._records = {record.path: record for record in records if record is not None}
-        present = {key: assemble(key, members, self._records, self._rules)
-                   for key, members in groups(self._records).items()}
-        return Report(self.name, present, reason, problem=self._problem)
+        signature, now = sysfs.signature(), time.monotonic()
+        if not (reason == PERIODIC and listened is not None and self._monitor is listened
+                and signature == self._signature and now - self._read_at < FULL_INTERVAL):
+            self._signature, self._read_at = signature, now
+            records = (self._read(path) for path in set(sysfs.paths()))
+            self._records = {record.path: record for record in records if record is not None}
+            self._present = {key: assemble(key, members, self._records, self._rules)
+                             for key, members in groups(self._records).items()}
+        return Report(self.name, dict(self._present), reason, problem=self._problem)
 
     def wait(self, timeout: float, wake: int) -> Report | None:
         """Return what the next kernel events changed."""
         if self._monitor is None:
-            pause(timeout, wake)
-            return None
+            return self._poll(timeout, wake)
         try:
             events = self._receive(timeout, wake)
         except OSError as error:  # POLLERR, or ENOBUFS: the kernel dropped events
             self._monitor = None
-            self._problem = f'kernel events were lost ({error}); all is read again at every scan'
+            self._problem = f'kernel events were lost ({error}); changes are looked for twice a second'
             if time.monotonic() - self._opened >= MONITOR_MIN_AGE:
                 return self.scan('kernel events were lost')
             return Report(self.name, {}, 'kernel events were lost', complete=False, problem=self._problem)
         return self._apply(events) if events else None
+
+    def _poll(self, timeout: float, wake: int) -> Report | None:
+        """Look once, without events, whether devices came or went."""
+        pause(min(timeout, POLL_INTERVAL), wake)
+        return None if sysfs.signature() == self._signature else self.scan('a device came or went')
 
     def close(self) -> None:
         """Close the monitor."""
@@ -90,15 +110,17 @@ class UdevSource:
             sender = 'udev' if UDEV_CONTROL.exists() else 'kernel'
             if self._monitor is None or sender != self._sender:
                 monitor = pyudev.Monitor.from_netlink(self._context, sender)
+                with contextlib.suppress(OSError):  # larger than net.core.rmem_max as root only
+                    monitor.set_receive_buffer_size(RECEIVE_BUFFER)
                 monitor.start()
                 self._monitor, self._sender, self._opened = monitor, sender, time.monotonic()
             self._problem = ''
         except ImportError:
-            self._problem = ('libudev was not found: changes are seen at the periodic scan only; '
+            self._problem = ('libudev was not found: changes are looked for twice a second only; '
                              'install it (Debian and Ubuntu: apt install libudev1)')
         except OSError as error:
-            self._problem = (f'kernel events cannot be received ({error}): changes are seen at the periodic '
-                             'scan only; in a container share the network namespace of the host')
+            self._problem = (f'kernel events cannot be received ({error}): changes are looked for '
+                             'twice a second only; in a container share the network namespace of the host')
 
     def _read(self, path: str) -> Record | None:
         """Read one relevant device, with what udev's database adds to sysfs, as ID_SERIAL_SHORT."""
@@ -158,6 +180,9 @@ class UdevSource:
                    for key in sorted(filter(None, keys)) if key in members}
         actions = ', '.join(sorted({event.action for event in events}))
         gone = tuple(key for key in sorted(filter(None, keys)) if key not in members)
+        self._present.update(present)
+        for key in gone:
+            self._present.pop(key, None)
         return Report(self.name, present, f'kernel event {actions}', complete=False, gone=gone,
                       problem=self._problem)
 

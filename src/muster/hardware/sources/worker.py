@@ -14,6 +14,9 @@ from typing import Protocol
 
 from muster.hardware.devices import Report
 
+#: The reason of a scan that nobody asked for.
+PERIODIC = 'periodic scan'
+
 
 class Source(Protocol):
     """A place where devices are found. Only the thread of its worker calls it, so it may block."""
@@ -97,7 +100,7 @@ class Worker:
                 problem = f'{type(error).__name__}: {error}'
                 self._hand_over(Report(self.source.name, {}, 'failure', complete=False, problem=problem))
                 pause(self.interval, self._wake)
-            reason = 'requested scan' if self._requested != answered else 'periodic scan'
+            reason = 'requested scan' if self._requested != answered else PERIODIC
         self.source.close()
 
     def _watch(self, answered: int) -> None:
