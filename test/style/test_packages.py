@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = ROOT / 'src' / 'muster_interfaces'
 MANIFESTS = [ROOT, INTERFACES]
 #: Importable module → rosdep key, where the two differ.
-KEYS = {'catkin_pkg': 'python3-catkin-pkg', **{module: f'python3-{module}' for module in (
-    'hypothesis', 'matplotlib', 'msgpack', 'numpy', 'psutil', 'pytest', 'pyudev', 'rich', 'serial', 'yaml')}}
+KEYS = {'catkin_pkg': 'python3-catkin-pkg', 'smbus2': 'python3-smbus2-pip',
+        **{module: f'python3-{module}' for module in (
+            'hypothesis', 'matplotlib', 'msgpack', 'numpy', 'psutil', 'pytest', 'pyudev', 'rich', 'serial', 'yaml')}}
 OWN = {'muster', 'muster_interfaces'}
 #: Without a rosdep key, and needed by the one module that imports it alone.
 OPTIONAL = {'gymnasium'}
