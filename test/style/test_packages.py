@@ -22,7 +22,8 @@ MANIFESTS = [ROOT, INTERFACES]
 #: Importable module → rosdep key, where the two differ.
 KEYS = {'catkin_pkg': 'python3-catkin-pkg', 'smbus2': 'python3-smbus2-pip',
         **{module: f'python3-{module}' for module in (
-            'hypothesis', 'matplotlib', 'msgpack', 'numpy', 'psutil', 'pytest', 'pyudev', 'rich', 'serial', 'yaml')}}
+            'hypothesis', 'matplotlib', 'msgpack', 'numpy', 'psutil', 'pytest', 'pyudev', 'rich', 'serial',
+            'yaml')}}
 OWN = {'muster', 'muster_interfaces'}
 #: Without a rosdep key, and needed by the one module that imports it alone.
 OPTIONAL = {'gymnasium'}
