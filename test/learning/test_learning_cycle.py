@@ -360,7 +360,7 @@ def test_a_slow_unit_does_not_end_learning_for_good(loop: Loop) -> None:
 
 
 def test_cycles_are_measured(tmp_path: Path) -> None:
-    loop = Loop(tmp_path, TEXT.replace(", required: false, on_stale: hold, default: 7.0", ''))
+    loop = Loop(tmp_path, TEXT.replace(', required: false, on_stale: hold, default: 7.0', ''))
     loop.cycle = ControlCycle(loop.specification, loop.agent, timer=lambda: loop.now + 0.002)
     loop.run()
     assert loop.cycle.statistics.safe == 1 and len(loop.cycle.statistics.latency) == 0

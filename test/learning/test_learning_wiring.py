@@ -93,7 +93,7 @@ def test_arrays_slices_and_measures_of_any_message(tmp_path: Path) -> None:
                          f"{kind}, field: 'poses[1:3].position:norm'",
                          f"{kind}, field: 'poses[2].position.y'")
     assert sample(specification, poses, 'poses').values == pytest.approx([0.0, 1.0, 0.0, 5.0, 4.0])
-    specification = load(tmp_path, "topic: fix, type: sensor_msgs/msg/NavSatFix, bins: [0.0], "
+    specification = load(tmp_path, 'topic: fix, type: sensor_msgs/msg/NavSatFix, bins: [0.0], '
                          'field: position_covariance, length: 9')
     fix = NavSatFix(position_covariance=[float(i) for i in range(9)])
     assert sample(specification, fix, 'fix').values.tolist() == list(range(9))

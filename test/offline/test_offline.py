@@ -93,7 +93,7 @@ def test_ctrl_c_saves_what_was_learned(tmp_path: Path, monkeypatch: pytest.Monke
     (['--learning-rate', '5'], 'q_learning: learning_rate must be'),
     (['--learning-rate', 'fast'], "argument --learning-rate: invalid float value: 'fast'"),
     (['--no-such-thing', '1'], 'unrecognized arguments: --no-such-thing 1'),
-    (['--name', '../up'], "model name"),
+    (['--name', '../up'], 'model name'),
 ])
 def test_what_cannot_be_trained_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                   arguments: list[str], told: str) -> None:

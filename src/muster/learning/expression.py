@@ -207,7 +207,7 @@ class _Compiler:
                                                          strict=True)]
             return False, _applied(_SCALAR[name][0] if name in _SCALAR else _VECTOR[name], parts)
         takes = 'one term of several values' if name in _VECTOR else \
-            f"{_SCALAR[name][1] if name in _SCALAR else 1} value(s)"
+            f'{_SCALAR[name][1] if name in _SCALAR else 1} value(s)'
         raise _error(node, f"'{name}' takes {takes}")
 
 

@@ -126,7 +126,7 @@ def _check_world(specification: Specification, environment: WorldEnvironment) ->
                                 f'only {", ".join(sorted(sent))}: train another robot live, with its node')
     action = specification.action
     if (action.topic, action.type) != ('cmd_vel', 'geometry_msgs/msg/Twist'):
-        raise TrainingError(f"{specification.file}: the simulated world obeys geometry_msgs/msg/Twist on "
+        raise TrainingError(f'{specification.file}: the simulated world obeys geometry_msgs/msg/Twist on '
                             f"'cmd_vel' alone, not {action.type} on '{action.topic}'")
 
 

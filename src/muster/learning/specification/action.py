@@ -97,7 +97,7 @@ def _check_complete(section: Section, commands: _Commands, safe: dict[str, float
     for name, row in commands.rows.items():
         lacking = [path for path in paths if path not in row]
         if hold and lacking:
-            raise section.error("with safe_action: hold every action must give every field: add "
+            raise section.error('with safe_action: hold every action must give every field: add '
                                 f"{lacking[0]} to '{name}'", key='actions')
 
 

@@ -76,7 +76,7 @@ def _check_action(action: ActionSpecification, kind: type) -> None:
     if action.frame_id and not _has_header(kind):
         raise FieldError(f"{kind.__name__} has no header: remove the key 'frame_id'")
     if action.type == JOINT_TRAJECTORY and not all(text.startswith('points[0].') for text in action.fields):
-        raise FieldError("commands of a JointTrajectory are in its first point: write them as "
+        raise FieldError('commands of a JointTrajectory are in its first point: write them as '
                          "'points[0].positions[elbow]'")
 
 

@@ -181,4 +181,3 @@ def _short(value: Any) -> str:
         value = [item.get('name') for item in value]
     text = json.dumps(value)
     return text if len(text) <= 80 else f'{text[:77]}...'
-
