@@ -218,30 +218,3 @@ def test_steady_returns_are_no_drift_and_single_failures_neither(seed: int) -> N
     test, noise = PageHinkley(), np.random.default_rng(seed)
     for episode in range(3000):
         assert not test.update(float(noise.normal(100, 20)) - 500 * (episode % 200 == 199), 25.0)
-
-
-class Tide:
-    """A stand-in for continual learning that pulls all weights towards 0."""
-
-    def __init__(self, agent: DQN) -> None:
-        """Pull on an agent's network."""
-        self.agent, self.tasks, self.seen = agent, [], 0
-
-    def begin_task(self, task: str) -> None:
-        self.tasks.append(task)
-
-    def remember(self, state: np.ndarray, generator: np.random.Generator) -> None:
-        self.seen += 1
-
-    def add_gradient(self, gradient: np.ndarray, generator: np.random.Generator) -> None:
-        gradient += 1e3 * self.agent.network.theta
-
-
-def test_continual_learning_is_told_of_tasks_and_states_and_takes_part_in_every_update() -> None:
-    agent = make()
-    agent.continual = tide = Tide(agent)
-    size = np.linalg.norm(agent.network.theta)
-    agent.begin_task('left')
-    identity(agent, 400)
-    assert tide.tasks == ['left'] and tide.seen == 400
-    assert np.linalg.norm(agent.network.theta) < size / 10

@@ -8,10 +8,13 @@ from collections import deque
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 import math
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from muster.learning.continual.transfer import TransferMatrix
 
 
 class LearningMode(IntEnum):
@@ -198,19 +201,6 @@ def finite(value: Any) -> float:
     return float(value)
 
 
-class Continual(Protocol):
-    """What keeps an agent that learns one task after another from forgetting the earlier ones."""
-
-    def begin_task(self, task: str) -> None:
-        """Take note that experience belongs to `task` from now on."""
-
-    def remember(self, state: NDArray[np.float32], generator: np.random.Generator) -> None:
-        """Take a state that was met, in constant time."""
-
-    def add_gradient(self, gradient: NDArray[np.float32], generator: np.random.Generator) -> None:
-        """Add to the gradient of the present task [size] those of rehearsal and of penalties."""
-
-
 class Agent[State](ABC):
     """
     Chooses actions and learns from transitions.
@@ -256,9 +246,26 @@ class Agent[State](ABC):
     def decay(self) -> None:
         """Advance the schedules by one episode."""
 
+    task: str = ''
+    """What experience belongs to; '' is the only task there is."""
+
     def begin_task(self, task: str) -> None:
-        """Take note that experience belongs to `task` from now on; '' is the only task there is."""
+        """Let experience belong to `task` from now on; raises ValueError where there is no room for it."""
         self.interrupt()
+        self.task = task
+
+    def consolidate(self) -> None:
+        """
+        Hold on to what was learned of the present task; another task does so by itself.
+
+        Raises ValueError where the agent cannot.
+        """
+        raise ValueError(f"an agent of kind '{self.kind}' has nothing to consolidate")
+
+    @property
+    def transfer(self) -> TransferMatrix | None:
+        """Return how much of each task is remembered; None where the agent does not know."""
+        return None
 
     def configure(self, **hyperparameters: Value) -> None:
         """

@@ -13,8 +13,10 @@ import math
 from typing import Any
 
 from muster.learning.agents.base import (
-    Agent, Choice, Continual, count, Discrete, finite, generator_from, hyperparameter, LearningMode,
+    Agent, Choice, count, Discrete, finite, generator_from, hyperparameter, LearningMode,
     Statistics, Transition, Value)
+from muster.learning.continual.memory import ContinualParameters, TaskMemory
+from muster.learning.continual.transfer import TransferMatrix
 from muster.learning.drift import DriftParameters, DriftResponse
 from muster.learning.n_step import NStepWindow
 from muster.learning.networks import Adam, check_vector, clip_norm, huber_gradient, MLP
@@ -29,7 +31,7 @@ _STEPS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class DQNParameters(DriftParameters):
+class DQNParameters(DriftParameters, ContinualParameters):
     """Hyper-parameters of deep Q-learning; steps are transitions, updates are minibatches."""
 
     hidden: tuple[int, ...] = hyperparameter(
@@ -110,19 +112,24 @@ class DQN(Agent[Floats]):
         self.network, self._target = MLP(sizes, self.generator), MLP(sizes, self.generator)
         self._target.theta[:] = self.network.theta
         self._optimiser = Adam(self.network.theta.size)
-        self._replay = PrioritizedReplay(chosen.capacity, observations, chosen.priority_exponent) \
-            if chosen.prioritized else Replay(chosen.capacity, observations)
-        self._window = NStepWindow(chosen.n_step, self._replay.add)
+        self._forget_transitions()
         self.statistics = Statistics()
-        self.continual: Continual | None = None
-        """What keeps earlier tasks from being forgotten, if anything."""
+        self.memory = TaskMemory([self.network], chosen, self._agreement)
+        """What keeps earlier tasks from being forgotten."""
         self._drift = DriftResponse()
         self._due = 0
         self._explores_since = 0
         self._powers: tuple[float, Floats] = (-1.0, np.zeros(0, np.float32))  # of which discount
+        self._task_since = 0
         self._gradient = np.zeros_like(self.network.theta)
         self._duel = _duelling_matrix(actions.n) if chosen.duelling else None
         self._schedule()
+
+    def _forget_transitions(self) -> None:
+        chosen = self.parameters
+        self._replay = PrioritizedReplay(chosen.capacity, self.observations, chosen.priority_exponent) \
+            if chosen.prioritized else Replay(chosen.capacity, self.observations)
+        self._window = NStepWindow(chosen.n_step, self._replay.add)
 
     def _schedule(self) -> None:
         chosen = self.parameters
@@ -137,6 +144,7 @@ class DQN(Agent[Floats]):
         super().configure(**hyperparameters)
         if self.parameters.epsilon != before:
             self._explores_since = self.statistics.steps
+        self.memory.parameters = self.parameters
         self._schedule()
 
     @property
@@ -180,10 +188,10 @@ class DQN(Agent[Floats]):
             raise ValueError(f'action {action} does not exist: 0..{self.actions.n - 1}')
         reward = finite(transition.reward)
         self._window.push(transition, self._discount(statistics.steps))
-        if self.continual is not None:
-            self.continual.remember(transition.state, self.generator)
+        self.memory.remember(transition.state, self.generator)
         statistics.observed(reward)
-        if statistics.steps >= chosen.learning_starts and statistics.steps % chosen.train_interval == 0:
+        if statistics.steps - self._task_since >= chosen.learning_starts \
+                and statistics.steps % chosen.train_interval == 0:
             self._due = chosen.train_updates
 
     def interrupt(self) -> None:
@@ -191,10 +199,31 @@ class DQN(Agent[Floats]):
         self._window.cut()
 
     def begin_task(self, task: str) -> None:
-        """Take note that experience belongs to `task` from now on."""
-        self.interrupt()
-        if self.continual is not None:
-            self.continual.begin_task(task)
+        """
+        Hold on to the present task and let experience belong to `task`; a new one restarts exploration.
+
+        Transitions of the task before are replayed no more: what was learned from them is rehearsed.
+        """
+        if task == self.task:
+            return
+        new = self.memory.begin_task(task, self.generator)
+        self.task, self._task_since, self._due = task, self.statistics.steps, 0
+        self._forget_transitions()
+        if new:
+            self._explores_since = self.statistics.steps
+
+    def consolidate(self) -> None:
+        """Hold on to what was learned of the present task."""
+        self.memory.consolidate(self.generator)
+
+    @property
+    def transfer(self) -> TransferMatrix:
+        """Return the share of the states of each task in which it still chooses as at its end."""
+        return self.memory.transfer
+
+    def _agreement(self, now: Floats, once: Floats) -> float:
+        first = self._duel is not None  # the value of the state itself makes no difference to the choice
+        return float((now[:, first:].argmax(1) == once[:, first:].argmax(1)).mean())
 
     def decay(self) -> None:
         """Do nothing: schedules go by steps, not by episodes."""
@@ -262,10 +291,9 @@ class DQN(Agent[Floats]):
 
     def _step(self, gradient: Floats) -> None:
         chosen, step = self.parameters, self.statistics.steps
-        if self.continual is not None:
-            self._gradient[:] = gradient  # the rehearsal goes through the same network
-            gradient = self._gradient
-            self.continual.add_gradient(gradient, self.generator)
+        self._gradient[:] = gradient  # the rehearsal goes through the same network
+        gradient = self._gradient
+        self.memory.add_gradient(gradient, self.generator)
         clip_norm(gradient, chosen.gradient_norm)
         rate = self._drift.learning_rate(step, self._learning_rate(step), chosen)
         self._optimiser.step(self.network.theta, gradient, rate)
@@ -281,14 +309,15 @@ class DQN(Agent[Floats]):
         """Return a copy of networks, optimiser, replay, schedules, statistics and the generator's state."""
         optimiser, moments = self._optimiser.export()
         replay, rows = self._replay.export()
+        memory, kept = self.memory.export()
         document = {
             'observations': self.observations, 'actions': self.actions.n,
             'parameters': asdict(self.parameters), 'statistics': self.statistics.export(),
             'generator': self.generator.bit_generator.state, 'optimiser': optimiser, 'replay': replay,
             'window': self._window.export(), 'drift': self._drift.export(), 'due': self._due,
-            'explores_since': self._explores_since}
+            'explores_since': self._explores_since, 'task_since': self._task_since, 'memory': memory}
         return document, {'theta': self.network.theta.copy(), 'target': self._target.theta.copy(),
-                          **moments, **rows}
+                          **moments, **rows, **{f'memory_{name}': array for name, array in kept.items()}}
 
     def restore(self, document: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         """Take over what `export` returned; raises ValueError and changes nothing if it is unsound."""
@@ -318,6 +347,11 @@ class DQN(Agent[Floats]):
         self.generator = generator_from(document['generator'])
         self._due = min(count(document['due']), self.parameters.train_updates)
         self._explores_since = min(count(document['explores_since']), self.statistics.steps)
+        self._task_since = min(count(document['task_since']), self.statistics.steps)
+        kept = {name.removeprefix('memory_'): array for name, array in arrays.items()
+                if name.startswith('memory_')}
+        self.memory.restore(document['memory'], kept)
+        self.task = self.memory.task
 
 
 def _duelling_matrix(actions: int) -> Floats:

@@ -8,7 +8,9 @@ from typing import Any
 
 from muster.learning.agents.base import (
     Actions, Agent, Choice, Continuous, count, Discrete, finite, generator_from, hyperparameter,
-    Hyperparameters, LearningMode, Statistics, Transition)
+    LearningMode, Statistics, Transition, Value)
+from muster.learning.continual.memory import ContinualParameters, TaskMemory
+from muster.learning.continual.transfer import TransferMatrix
 from muster.learning.networks import Adam, check_vector, clip_norm, MLP
 from muster.learning.normaliser import ObservationNormaliser, RewardNormaliser, RunningMoments
 from muster.learning.policies import Categorical, Gaussian, Policy, SPREAD_BOUNDS
@@ -20,7 +22,7 @@ type Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class PPOParameters(Hyperparameters):
+class PPOParameters(ContinualParameters):
     """Hyper-parameters of PPO; the defaults are those of the paper's table 3, which suit most tasks."""
 
     learning_rate: float = hyperparameter(3e-4, 'Step size of the optimiser Adam.', 0.0, 1.0)
@@ -111,6 +113,9 @@ class PPO(Agent[Floats]):
         self._acted: _Acted | None = None
         self._work: _Work | None = None
         self._randomness = 1.0
+        self.memory = TaskMemory([self._actor, self._critic], self.parameters, self._agreement, self._seen)
+        """What keeps earlier tasks from being forgotten."""
+        self._total = np.zeros_like(self.gradient)
 
     def _join(self) -> None:
         """Keep the parameters of all in one vector: actor, critic, spread."""
@@ -206,6 +211,8 @@ class PPO(Agent[Floats]):
         self._collected.add(acted.inputs, acted.actions, acted.log_probabilities, rewards, next_states,
                             terminated, truncated)
         self._acted = None
+        for state in states:
+            self.memory.remember(state, self.generator)
         self.statistics.steps += len(rewards)
         self.statistics.total_reward += float(rewards.sum())
         if self._collected.full:
@@ -222,6 +229,37 @@ class PPO(Agent[Floats]):
         """Cut the sequences here."""
         self._collected.cut()
         self._acted = None
+
+    def begin_task(self, task: str) -> None:
+        """
+        Hold on to the present task and let experience belong to `task` from now on.
+
+        What was collected in the task before is dropped: what was learned from it is rehearsed.
+        """
+        if task == self.task:
+            return
+        self.memory.begin_task(task, self.generator)
+        self.task, self._acted, self._work = task, None, None
+        self._collected.filled = self._full.filled = 0
+
+    def consolidate(self) -> None:
+        """Hold on to what was learned of the present task."""
+        self.memory.consolidate(self.generator)
+
+    @property
+    def transfer(self) -> TransferMatrix:
+        """Return the share of the states of each task in which it acts as at its end, within a tenth."""
+        return self.memory.transfer
+
+    def _agreement(self, now: Floats, once: Floats) -> float:
+        # Bounded actions are within -1..1 here; numbered ones differ by at least 1.
+        apart = np.abs(self.policy.best(now) - self.policy.best(once)).reshape(len(now), -1)
+        return float((apart.max(axis=1) < 0.2).mean())
+
+    def configure(self, **hyperparameters: Value) -> None:
+        """Change hyper-parameters from now on."""
+        super().configure(**hyperparameters)
+        self.memory.parameters = self.parameters
 
     def learn(self) -> float | None:
         """Prepare a full rollout, or learn from a minibatch; return the mean error of the values."""
@@ -279,8 +317,11 @@ class PPO(Agent[Floats]):
         self._spread_gradient[:] = by_spread
         errors = self._critic.forward(inputs)[:, 0] - work.targets[rows]
         self._critic.backward((np.float32(parameters.value_weight) * scale * errors)[:, None])
-        clip_norm(self.gradient, parameters.max_gradient)
-        self.optimiser.step(self.theta, self.gradient, parameters.learning_rate * annealed)
+        total = self._total  # not in place: the rehearsal goes through the same networks
+        total[:] = self.gradient
+        self.memory.add_gradient(total, self.generator)
+        clip_norm(total, parameters.max_gradient)
+        self.optimiser.step(self.theta, total, parameters.learning_rate * annealed)
         np.clip(self._spread, *SPREAD_BOUNDS, out=self._spread)
         return float(np.abs(errors).mean())
 
@@ -307,6 +348,8 @@ class PPO(Agent[Floats]):
                     'optimiser': optimiser, 'randomness': self._randomness,
                     'work_done': None if self._work is None else self._work.done,
                     'statistics': self.statistics.export(), 'generator': self.generator.bit_generator.state}
+        document['memory'], kept = self.memory.export()
+        arrays |= {f'memory_{name}': array for name, array in kept.items()}
         return document, arrays
 
     def restore(self, document: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -336,6 +379,8 @@ class PPO(Agent[Floats]):
         self.statistics = Statistics.restored(document['statistics'])
         self.generator = generator_from(document['generator'])
         self._randomness = finite(document['randomness'])
+        self.memory.restore(document['memory'], _part(arrays, 'memory_'))
+        self.task = self.memory.task
         if count(document['environments']) != self.environments:
             return
         check_vector(arrays['returns'], self.rewards.returns, 'the discounted returns')

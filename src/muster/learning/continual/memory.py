@@ -66,7 +66,7 @@ class TaskMemory:
         self._outputs = [network.sizes[-1] for network in networks]
         self._splits = np.cumsum(self._outputs)[:-1]
         self._row: Floats = np.zeros(self._inputs + sum(self._outputs), np.float32)
-        self._gradients: list[Floats] = [np.zeros_like(network.theta) for network in networks]
+        self._ends = np.cumsum([network.theta.size for network in networks])
         self.reservoirs = TaskReservoirs(parameters.rehearsal, self._row.size)
         self.elastic = [ElasticWeights(network.theta.size) for network in networks]
         self.transfer = TransferMatrix()
@@ -116,35 +116,36 @@ class TaskMemory:
             elastic.consolidate(network.theta, fisher_diagonal(network, inputs, noise),
                                 self.parameters.elastic_decay)
 
-    def gradients(self, generator: np.random.Generator) -> list[Floats]:
+    def add_gradient(self, gradient: Floats, generator: np.random.Generator) -> None:
         """
-        Return, for each network, the gradient that holds on to the tasks before the present one.
+        Add to the gradient of the present task what holds on to the others; to be called in each update.
 
-        That is of rehearsal_weight * Huber loss of the answers, mean over the batch, and of the elastic
-        penalty. To be called once in each update; none are returned where there is nothing to hold on to.
+        `gradient` begins with the parameters of each network, one after another, and must not be where
+        their `backward` writes. Added are the gradients of rehearsal_weight * Huber loss of the answers,
+        its mean over the batch, and of the elastic penalty.
         """
         parameters = self.parameters
         self._updates += 1
         if self._updates == parameters.consolidate_every:
             self.consolidate(generator)
         rows = self.reservoirs.draw(parameters.rehearsal_batch, generator)
-        if not len(rows) and parameters.elastic_strength == 0.0:
-            return []
-        for gradient in self._gradients:
-            gradient.fill(0.0)
         if len(rows):
-            self._rehearse(rows)
+            self._rehearse(rows, gradient)
         if parameters.elastic_strength > 0.0:
-            for network, elastic, gradient in zip(self._networks, self.elastic, self._gradients, strict=True):
-                elastic.add_gradient(network.theta, parameters.elastic_strength, gradient)
-        return self._gradients
+            parts = self._parts(gradient)
+            for network, elastic, part in zip(self._networks, self.elastic, parts, strict=True):
+                elastic.add_gradient(network.theta, parameters.elastic_strength, part)
 
-    def _rehearse(self, rows: NDArray[np.intp]) -> None:
+    def _rehearse(self, rows: NDArray[np.intp], gradient: Floats) -> None:
         scale = np.float32(self.parameters.rehearsal_weight / len(rows))
         answers = np.hsplit(self.reservoirs.rows[rows, self._inputs:], self._splits)
-        for network, now, once, gradient in zip(
-                self._networks, self._answers(rows), answers, self._gradients, strict=True):
-            gradient += network.backward(scale * np.clip(now - once, -1.0, 1.0))
+        for network, now, once, part in zip(
+                self._networks, self._answers(rows), answers, self._parts(gradient), strict=True):
+            part += network.backward(scale * np.clip(now - once, -1.0, 1.0))
+
+    def _parts(self, gradient: Floats) -> list[Floats]:
+        """Return each network's part of a vector."""
+        return np.split(gradient, self._ends)[:len(self._networks)]
 
     def agreement(self, task: str) -> float:
         """Return how much the first network's answers are those at the end of a task; 1 without any."""
