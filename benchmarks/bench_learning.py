@@ -73,6 +73,7 @@ PARTS: dict[str, Callable[[Any, Results, Plan], None]] = {
     'replays': lambda module, results, plan: module.measure(results, plan.seconds),
     'cartpole': lambda module, results, plan: module.measure(results, plan.seeds),
     'tabular': _plainly,
+    'continual': lambda module, results, plan: module.measure(results, plan.seeds),
     'footprints': _plainly,
     'driving': lambda module, results, plan: module.measure(
         results, plan.steps, plan.starts, plan.worlds, plan.driven),
