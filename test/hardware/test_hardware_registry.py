@@ -137,9 +137,8 @@ def test_gone_devices_are_forgotten_in_time_and_number(monkeypatch) -> None:
     assert clocked.registry.next_deadline() is None
 
 
-def test_more_devices_than_bounds_are_refused_and_counted(monkeypatch) -> None:
-    monkeypatch.setattr(registry_module, 'MAX_PRESENT', 2)
-    registry = Registry()
+def test_more_devices_than_bounds_are_refused_and_counted() -> None:
+    registry = Registry(max_present=2)
     registry.apply(seen(*(replace(CAMERA, id=f'd{n}') for n in range(5))), 0.0, 0)
     assert len(registry) == 2 and registry.refused == 3
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count
 from typing import Any
 
 from muster.hardware.devices import Change, Device, DeviceEvent, Report, Status, UNKNOWN
@@ -47,10 +48,12 @@ class Registry:
     `grace` seconds never left; one that is gone stays listed for `forget_after` seconds.
     """
 
-    def __init__(self, grace: float = 0.5, forget_after: float = 3600.0) -> None:
-        """Begin without devices."""
+    def __init__(self, grace: float = 0.5, forget_after: float = 3600.0,
+                 max_present: int = MAX_PRESENT) -> None:
+        """Begin without devices; those that are there beyond `max_present` are refused and counted."""
         self.grace = grace
         self.forget_after = forget_after
+        self.max_present = max_present
         self.sequence = 0
         self.refused = 0
         self._entries: dict[str, _Entry] = {}
@@ -169,7 +172,7 @@ class Registry:
             self._miss(source, key, now, reason)
             yield self._disconnect(replaced, reason, now, stamp)
         if key not in held:
-            if len(self._owners) + len(self._missing) >= MAX_PRESENT:
+            if len(self._owners) + len(self._missing) >= self.max_present:
                 self.refused += 1
                 return
             held[key] = self._free_id(device)
@@ -177,8 +180,8 @@ class Registry:
         yield from self._update(replace(device, id=held[key]), device.id, reason, stamp)
 
     def _free_id(self, device: Device) -> str:
-        candidates = [device.id, *([device.fallback_id] if device.fallback_id else [])]
-        candidates += [f'{candidates[-1]}-{n}' for n in range(2, MAX_PRESENT + 2)]
+        last = device.fallback_id or device.id
+        candidates = chain((device.id, last), (f'{last}-{n}' for n in count(2)))
         return next(c for c in candidates if c not in self._owners)
 
     def _update(self, device: Device, proposed: str, reason: str, stamp: int) -> Iterator[DeviceEvent]:
