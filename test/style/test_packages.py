@@ -21,6 +21,7 @@ INTERFACES = ROOT / 'src' / 'muster_interfaces'
 MANIFESTS = [ROOT, INTERFACES]
 #: Importable module → rosdep key, where the two differ.
 KEYS = {'catkin_pkg': 'python3-catkin-pkg', 'smbus2': 'python3-smbus2-pip',
+        'spidev': 'python3-spidev-pip',
         **{module: f'python3-{module}' for module in (
             'hypothesis', 'matplotlib', 'msgpack', 'numpy', 'psutil', 'pytest', 'pyudev', 'rich', 'serial',
             'yaml')}}
