@@ -49,8 +49,9 @@ def command(folder: Path, *more: str) -> list[str]:
     return ['train', '--config', str(FILE), '--models', str(folder / 'models'), *more]
 
 
-def test_the_command_saves_a_model_that_the_node_can_load(tmp_path: Path,
-                                                          capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_saves_a_model_that_the_node_can_load(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('muster.offline.command.CHECK_STARTS', 3)
     picture = tmp_path / 'curve.png'
     assert main(command(tmp_path, '--steps', '3000', '--checks', '1', '--evaluate', '5', '--name', 'first',
                         '--epsilon', '0.3', '--plot', str(picture))) == 0
