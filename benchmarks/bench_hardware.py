@@ -1,37 +1,59 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-The hardware node: how fast a plugged device is known, how fast all devices are, and what idling costs.
+Hardware: how fast devices are known, what storms and loose plugs do, what idling costs, who is named.
 
-A network interface of the real kernel (TAP) is plugged in and pulled out, which needs root. The
-time runs from the kernel's own event, which this process listens to as well.
+Network interfaces of the real kernel (TAP) are plugged in and pulled out, which needs root. Times of
+plugging run from the kernel's own event, which this process listens to as well.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+import errno
 import fcntl
+import gc
 import os
 from pathlib import Path
+import random
 import socket
 import struct
 import tempfile
 import threading
 import time
+from typing import Any
 
+from builtin_interfaces.msg import Duration
 from fleet import Fleet, reserved_domain
+from hardware import captures  # the tests'
 from harness import awake, DISK, percentile, processor_share, Results
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from muster.hardware.devices import Device, Report
+from muster.hardware.identification import Rules
+from muster.hardware.registry import Registry
+from muster.hardware.sources.i2c import I2cSource
+from muster.hardware.sources.worker import Worker
+from muster.hardware.usb_names import usb_names
 from muster.ros import qos
 from muster_interfaces.msg import DeviceArray, DeviceEvent
+from muster_interfaces.srv import ReserveDevice
+import psutil
 from ros_client import RosClient
 from std_srvs.srv import Trigger
 
 NODE = '/robot_1/hardware'
-PLUGS, STARTS, IDLE_SECONDS = 100, 10, 10.0
+ROOT = Path(__file__).parents[1]
+#: psutil tells processor time in steps of 10 ms: of a minute they are 0.02 %.
+PLUGS, STARTS, IDLE_SECONDS = 100, 10, 60.0
+STORM, STORM_PLUGS = 20_000, 10
+FLAP_SECONDS, FLAP_RATE, GRACE = 60.0, 10.0, 0.5
+LOOKUPS, ROUNDS, SIZES = 5000, 15, (10, 100_000)
 INTERFACE = 'muster_bench'
+#: What a usual adapter can do: I2C_FUNC_I2C and all of SMBus (linux/i2c.h).
+I2C_FUNCTIONS = 0x0EFF0009
 #: linux/if_tun.h
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 #: linux/netlink.h
@@ -39,20 +61,261 @@ NETLINK_KOBJECT_UEVENT, KERNEL_GROUP = 15, 1
 
 
 def main() -> None:
-    """Measure all of it."""
+    """Measure all of it, or what was asked for."""
+    parts = {part.__name__: part for part in (
+        plugging, storm, flapping, starting, idling, hanging, looking_up, identifying)}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--only', nargs='+', choices=tuple(parts), default=list(parts), metavar='PART',
+                        help=f'some of {", ".join(parts)}; the results are shown and not kept')
+    chosen = parser.parse_args().only
     results = Results('hardware')
+    for name in chosen:
+        with results.part(name.replace('_', ' ')):
+            parts[name](results)
+    results.finish(keep=set(chosen) == parts.keys())
+
+
+def plugging(results: Results) -> None:
+    """Plug and pull one device, again and again."""
     with node({'disconnect_grace': 0.0}) as (_, client), awake():
         plug_and_pull(results, client)
+
+
+def starting(results: Results) -> None:
+    """Activate a node, again and again."""
     with node({'autostart': False}) as (_, client), awake():
         starts = [start(client, number) for number in range(STARTS)]
     for percent, name in ((50, 'p50'), (100, 'max')):
         results.add(f'activation to the complete list, {name}', percentile(starts, percent), 'ms',
                     at_most=300)
+
+
+def idling(results: Results) -> None:
+    """Leave a node alone."""
     with node({}) as (pid, client):
         client.call(Trigger, f'{NODE}/scan')
         share = processor_share([pid], IDLE_SECONDS, client.spin)[0]
-        results.add('idle processor, a scan every 5 s', share, '% of a core', at_most=0.1)
-    results.finish()
+    results.add('idle processor, a scan every 5 s', share, '% of a core', at_most=0.1)
+
+
+def storm(results: Results) -> None:
+    """
+    Plug devices in among thousands of events that change nothing, and pull them out among as many.
+
+    What comes and goes again before its events are read is not seen: there is nothing left to read.
+    """
+    heard: list[tuple[int, int, str]] = []
+    with node({'disconnect_grace': 0.0}) as (pid, client):
+        hear(client, lambda event: heard.append((event.sequence, event.type, event.device.id)))
+        client.call(Trigger, f'{NODE}/scan')
+        with os.fdopen(_plug(f'{INTERFACE}_s'), 'rb'):
+            client.spin_until(lambda: (DeviceEvent.CONNECTED, f'net-{INTERFACE}_s') in
+                              [event[1:] for event in heard], 10, 'the device that changes')
+            heard.clear()
+            before = psutil.Process(pid).memory_info().rss
+            took = 0.0
+            files: list[int] = []
+            for coming in (True, False):
+                with ThreadPoolExecutor(1) as hand:
+                    blowing = hand.submit(_blow, files, coming)
+                    client.spin_until(blowing.done, 120, 'the end of the storm')
+                took += blowing.result()
+                client.call(Trigger, f'{NODE}/scan', 60)
+            client.spin(1.0)
+            grown = psutil.Process(pid).memory_info().rss - before
+    names = [f'net-{INTERFACE}{number}' for number in range(STORM_PLUGS)]
+    wanted = [(kind, name) for name in names for kind in
+              (DeviceEvent.DISCOVERED, DeviceEvent.CONNECTED, DeviceEvent.DISCONNECTED)]
+    seen = [event[1:] for event in heard if event[2] in names]
+    what = f'storm of {STORM} kernel events ({STORM / took:.0f}/s)'
+    results.add(f'{what}: lost of {len(wanted)} changes', len(set(wanted) - set(seen)), '', at_most=0)
+    results.add(f'{what}: doubled, or without a change',
+                len(heard) - len(set(wanted) & set(seen)), '', at_most=0)
+    results.add(f'{what}: growth of the memory', grown / 2**20, 'MiB', at_most=32)
+
+
+def _blow(files: list[int], coming: bool) -> float:
+    """Make the kernel send half of the events, among them devices that come or go; return the seconds."""
+    begun = time.perf_counter()
+    with open(f'/sys/class/net/{INTERFACE}_s/uevent', 'wb', buffering=0) as event:
+        for number in range(STORM // 2):
+            event.write(b'change')
+            if number % (STORM // (2 * STORM_PLUGS)) == 0:
+                if coming:
+                    files.append(_plug(f'{INTERFACE}{len(files)}'))
+                else:
+                    os.close(files.pop())
+    return time.perf_counter() - begun
+
+
+def flapping(results: Results) -> None:
+    """Plug one device in and out for a minute while somebody has it reserved, and at last pull it."""
+    gone: list[str] = []
+    device = f'net-{INTERFACE}'
+    with node({'disconnect_grace': GRACE}) as (_, client), ThreadPoolExecutor(1) as hand:
+        hear(client, lambda event: gone.append(event.device.id)
+             if event.type == DeviceEvent.DISCONNECTED else None)
+        file = _plug()
+        client.call(Trigger, f'{NODE}/scan')
+        held = client.call(ReserveDevice, f'{NODE}/reserve_device', id=device, owner='benchmark',
+                           lease=Duration(sec=600))
+        assert held.success, held.message
+        lost, flaps = 0, 0
+        end = time.monotonic() + FLAP_SECONDS
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            hand.submit(os.close, file).result()
+            client.spin(max(0.0, begun + 0.5 / FLAP_RATE - time.monotonic()))
+            file = hand.submit(_plug).result()
+            answer = client.call(ReserveDevice, f'{NODE}/reserve_device', id=device, owner='benchmark',
+                                 lease=Duration(sec=600), token=held.token)
+            lost, flaps = lost + (not answer.success), flaps + 1
+            client.spin(max(0.0, begun + 1.0 / FLAP_RATE - time.monotonic()))
+        hand.submit(os.close, file).result()
+        client.spin_until(lambda: device in gone, 10, 'the last disconnection')
+        client.spin(2 * GRACE)
+    what = f'flapping at {flaps / FLAP_SECONDS:.1f} Hz for {FLAP_SECONDS:.0f} s'
+    results.add(f'{what}: disconnect events, the last pull counted', gone.count(device), '', at_most=1,
+                at_least=1)
+    results.add(f'{what}: renewals of the reservation that failed', lost, '', at_most=0)
+
+
+class HungBus:
+    """A bus on which every transfer blocks until it is told to end."""
+
+    funcs = I2C_FUNCTIONS
+
+    def __init__(self) -> None:
+        """Begin hung."""
+        self.free = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a transfer."""
+        def transfer(*_: object) -> Any:
+            self.free.wait()
+            raise OSError('the bus was given back')
+        return transfer
+
+    def close(self) -> None:
+        """Close at once."""
+
+
+def hanging(results: Results) -> None:
+    """Let one bus of two hang, and see when it is given up and what that does to the other."""
+    rules = load_rules()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for number in (0, 1):
+            adapter = root / f'bus/i2c/devices/i2c-{number}'
+            adapter.mkdir(parents=True)
+            (adapter / 'name').write_text('benchmark')
+        hung, lively = HungBus(), LivelyBus()
+        alone = scan_time(I2cSource(1, rules, open_bus=lambda _: lively, root=root))
+        given_up: list[float] = []
+        done = threading.Event()
+
+        def note(report: Report) -> None:
+            given_up.append(time.perf_counter())
+            done.set()
+
+        worker = Worker(I2cSource(0, rules, open_bus=lambda _: hung, root=root), 3600.0, note)
+        begun = time.perf_counter()
+        worker.start()
+        beside = scan_time(I2cSource(1, rules, open_bus=lambda _: lively, root=root))
+        assert done.wait(10), 'the hung bus was not given up'
+        hung.free.set()
+        worker.stop()
+    results.add('a bus that hangs: given up after', 1e3 * (given_up[0] - begun), 'ms', at_most=250)
+    results.add('a bus that hangs: a scan of another delayed by', max(0.0, 1e3 * (beside - alone)), 'ms',
+                at_most=50)
+
+
+class LivelyBus:
+    """A bus without chips that answers at once."""
+
+    funcs = I2C_FUNCTIONS
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a transfer that nobody acknowledges."""
+        def transfer(*_: object) -> Any:
+            raise OSError(errno.ENXIO, 'No such device or address')
+        return transfer
+
+    def close(self) -> None:
+        """Close at once."""
+
+
+def scan_time(source: I2cSource) -> float:
+    """Return the seconds of a scan, the median of several."""
+    samples = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        assert not source.scan('requested scan').problem
+        samples.append(time.perf_counter() - begun)
+    return sorted(samples)[2]
+
+
+def looking_up(results: Results) -> None:
+    """
+    Look up the same ten devices, in a small registry and in a large one.
+
+    Ten, so that both find them in the caches of the processor: what is compared is the work, not the
+    memory. That of devices all over a large registry is shown as well.
+    """
+    gc.disable()  # 100,000 devices would make every pass of it long
+    for what, look in (('id', _by_id), ('type', _by_type)):
+        times = []
+        for size in SIZES:
+            registry = registry_of(size)
+            chosen = random.Random(1).sample(range(size), 10) * (LOOKUPS // 10)
+            times.append(min(look(registry, chosen) for _ in range(ROUNDS)))
+            results.add(f'lookup by {what}, ten of {size} devices', times[-1], 'µs')
+        results.add(f'lookup by {what}, {SIZES[1]} devices against {SIZES[0]}', times[1] / times[0], 'x',
+                    at_most=1.5)
+        chosen = random.Random(2).choices(range(SIZES[1]), k=LOOKUPS)
+        results.add(f'lookup by {what}, any of {SIZES[1]} devices', look(registry, chosen), 'µs',
+                    remark='from memory')
+    gc.enable()
+
+
+def registry_of(size: int) -> Registry:
+    """Return a registry with so many devices, five of each type."""
+    registry = Registry(max_present=size)
+    present = {f'/{n}': Device(f'usb-{n}', 'device', 'usb', f'type_{n // 5}') for n in range(size)}
+    registry.apply(Report('benchmark', present, 'first scan'), 0.0, 0)
+    return registry
+
+
+def _by_id(registry: Registry, chosen: list[int]) -> float:
+    wanted = [f'usb-{number}' for number in chosen]
+    begun = time.perf_counter()
+    for identity in wanted:
+        registry.get(identity)
+    return 1e6 * (time.perf_counter() - begun) / len(wanted)
+
+
+def _by_type(registry: Registry, chosen: list[int]) -> float:
+    wanted = [f'type_{number // 5}' for number in chosen]
+    begun = time.perf_counter()
+    for type_ in wanted:
+        registry.find(type=type_)
+    return 1e6 * (time.perf_counter() - begun) / len(wanted)
+
+
+def identifying(results: Results) -> None:
+    """Identify what others captured of real devices; the held-out ones did not shape the rules."""
+    rules = load_rules()
+    for name in ('seen', 'held_out'):
+        score = captures.score(rules, captures.load(name))
+        what = f'identification of {score.captures} captures ({name.replace("_", " ")})'
+        results.add(f'{what}: of the unique named', 100 * score.share, '%', at_least=80)
+        results.add(f'{what}: truth not among the candidates', len(score.absent), '', at_most=0)
+        results.add(f'{what}: wrong with confidence ≥ 0.9', len(score.wrong), '', at_most=0)
+
+
+def load_rules() -> Rules:
+    """Return the rules that come with Muster."""
+    return Rules.load(sorted((ROOT / 'config' / 'devices').glob('*.yaml')), usb_names())
 
 
 @contextmanager
@@ -69,6 +332,13 @@ def node(parameters: dict[str, object]) -> Iterator[tuple[int, RosClient]]:
             fleet.close()
 
 
+def hear(client: RosClient, heard: Callable[[DeviceEvent], None]) -> None:
+    """Listen to the events of the node."""
+    topic = f'{NODE}/events'
+    client.listen(DeviceEvent, topic, heard, qos.EVENTS)
+    client.spin_until(lambda: client.node.count_publishers(topic), 20, 'the topic of the events')
+
+
 def plug_and_pull(results: Results, client: RosClient) -> None:
     """Report the time from the kernel's event to the one that this process receives."""
     events: list[tuple[int, float]] = []
@@ -79,9 +349,8 @@ def plug_and_pull(results: Results, client: RosClient) -> None:
         if event.device.id == f'net-{INTERFACE}':
             events.append((event.type, time.perf_counter()))
 
-    client.listen(DeviceEvent, f'{NODE}/events', keep, qos.EVENTS)
+    hear(client, keep)
     client.call(Trigger, f'{NODE}/scan')
-    client.spin_until(lambda: client.node.count_publishers(f'{NODE}/events'), 20, 'the topic of the events')
 
     def until(kind: int, action: str) -> float:
         client.spin_until(lambda: any(type_ == kind for type_, _ in events) and action in kernel, 10,
@@ -116,10 +385,10 @@ def _listen(heard: dict[str, float]) -> None:
                 heard[action] = time.perf_counter()
 
 
-def _plug() -> int:
+def _plug(name: str = INTERFACE) -> int:
     """Make a network interface of the real kernel; it is there until the returned file is closed."""
     file = os.open('/dev/net/tun', os.O_RDWR | os.O_CLOEXEC)
-    fcntl.ioctl(file, TUNSETIFF, struct.pack('16sH22x', INTERFACE.encode(), IFF_TAP | IFF_NO_PI))
+    fcntl.ioctl(file, TUNSETIFF, struct.pack('16sH22x', name.encode(), IFF_TAP | IFF_NO_PI))
     return file
 
 

@@ -77,12 +77,15 @@ def test_two_second_flap_within_the_grace_evicts_nobody() -> None:
     assert clocked.after(10.0) == []
 
 
-def test_flapping_at_10_hz_makes_no_event() -> None:
+def test_flapping_at_10_hz_for_a_minute_is_one_disconnection_at_last() -> None:
     clocked = Clocked(grace=0.5)
     clocked.apply(seen(CAMERA))
-    for _ in range(100):
+    for _ in range(600):
         assert clocked.apply(seen()) + clocked.after(0.05) == []
         assert clocked.apply(seen(CAMERA)) + clocked.after(0.05) == []
+    assert clocked.apply(seen()) + clocked.after(0.4) == []
+    assert clocked.after(0.2) == [(Change.DISCONNECTED, CAMERA.id)]
+    assert clocked.after(60.0) == []
 
 
 def test_replugged_on_another_port_it_keeps_its_identity() -> None:
