@@ -59,6 +59,16 @@ def test_batches_of_any_size_and_single_rows_agree_and_buffers_stay_bounded(acti
     assert len(network._buffers) <= 8
 
 
+@pytest.mark.parametrize('activation', ['relu', 'tanh'])
+def test_a_loss_of_the_first_rows_alone_has_the_gradient_of_a_batch_of_these(activation: str) -> None:
+    network, x = MLP((5, 32, 32, 3), generator(), activation), generator().normal(size=(40, 5))
+    dy = generator(2).normal(size=(15, 3)).astype(np.float32)
+    network.forward(x[:15])
+    alone = network.backward(dy).copy()
+    network.forward(x)
+    assert network.backward(dy) == pytest.approx(alone, abs=1e-4)
+
+
 def test_initial_weights_are_orthogonal_and_biases_zero() -> None:
     network = MLP((6, 10, 4), generator(), output_gain=0.01)
     first, last = network.theta[:70].reshape(7, 10), network.theta[70:].reshape(11, 4)

@@ -119,11 +119,12 @@ class MLP:
         """
         Return the gradient [size] of a loss, given its derivative by the outputs of `forward`.
 
-        `dy` is [batch, outputs]. The next call overwrites the result.
+        `dy` is [rows, outputs], of the first rows of the batch; the others have no part in the loss.
+        The next call overwrites the result.
         """
-        extended, delta = self._last.extended, dy
+        extended, delta, rows = self._last.extended, dy, len(dy)
         for number in range(len(self._layers) - 1, -1, -1):
-            np.matmul(extended[number].T, delta, out=self._gradients[number])
+            np.matmul(extended[number][:rows].T, delta, out=self._gradients[number])
             if number:
                 delta = self._below(number, delta)
         return self.gradient
@@ -146,10 +147,10 @@ class MLP:
 
     def _below(self, number: int, delta: NDArray[Any]) -> NDArray[Any]:
         """Return the loss by what the hidden layer below a layer got, given it by the layer's result."""
-        buffers = self._last
-        whole, slope = buffers.deltas[number - 1], buffers.slopes[number - 1]
+        buffers, rows = self._last, len(delta)
+        whole, slope = buffers.deltas[number - 1][:rows], buffers.slopes[number - 1][:rows]
         np.matmul(delta, self._layers[number].T, out=whole)
-        self._slope(buffers.extended[number], slope)
+        self._slope(buffers.extended[number][:rows], slope)
         np.multiply(whole, slope, out=whole)
         return whole[:, :-1]
 

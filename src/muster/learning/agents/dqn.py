@@ -21,7 +21,7 @@ from muster.learning.drift import DriftParameters, DriftResponse
 from muster.learning.n_step import NStepWindow
 from muster.learning.networks import Adam, check_vector, clip_norm, huber_gradient, MLP
 from muster.learning.prioritized_replay import PrioritizedReplay
-from muster.learning.replay import MAXIMUM_CAPACITY, Replay
+from muster.learning.replay import Batch, MAXIMUM_CAPACITY, Replay
 from muster.learning.schedules import Linear
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,7 @@ class DQN(Agent[Floats]):
         self._explores_since = 0
         self._powers: tuple[float, Floats] = (-1.0, np.zeros(0, np.float32))  # of which discount
         self._task_since = 0
+        self._places: NDArray[np.intp] = np.zeros(0, np.intp)  # of the rows of a batch
         self._gradient = np.zeros_like(self.network.theta)
         self._duel = _duelling_matrix(actions.n) if chosen.duelling else None
         self._schedule()
@@ -251,31 +252,44 @@ class DQN(Agent[Floats]):
             batch = replay.sample(chosen.batch, self.generator, self._correction(step))
         else:
             batch = replay.sample(chosen.batch, self.generator)
-        rows, actions = np.arange(chosen.batch), batch.actions
-        target = self._next_values(batch.next_states)
-        target *= self._discounts(step).take(batch.steps)
+        expected, values = self._values(batch)
+        target = expected * self._discounts(step).take(batch.steps)
         target += batch.rewards
-        values = self._mixed(self.network.forward(batch.states))
-        errors = values[rows, actions] - target
+        taken = batch.actions
+        taken += self._first(chosen.batch)
+        errors = values.take(taken)
+        errors -= target
         slope = huber_gradient(errors, chosen.huber, out=target)
         slope *= np.float32(1.0 / chosen.batch)
         if batch.weights is not None:
             slope *= batch.weights
         by_value = np.zeros((chosen.batch, self.actions.n), np.float32)
-        by_value[rows, actions] = slope
+        by_value.reshape(-1)[taken] = slope
         self._step(self.network.backward(by_value if self._duel is None else by_value @ self._duel.T))
         np.abs(errors, out=errors)
         if isinstance(replay, PrioritizedReplay):
             replay.update(batch.positions, errors)
         return float(np.add.reduce(errors)) / chosen.batch
 
-    def _next_values(self, states: Floats) -> Floats:
-        """Return what the target network expects [batch] from the states on."""
-        values = self._mixed(self._target.forward(states))
+    def _values(self, batch: Batch) -> tuple[Floats, Floats]:
+        """Return what is expected [batch] of the next states, and the values [batch, n] of the states."""
+        size = self.parameters.batch
+        following = self._mixed(self._target.forward(batch.next_states))
         if not self.parameters.double:
-            return values.max(axis=1)
-        best = self._mixed(self.network.forward(states)).argmax(axis=1)
-        return values[np.arange(len(best)), best]
+            return following.max(axis=1), self._mixed(self.network.forward(batch.states))
+        # Both go through the network at once; `backward` is for the states, the first half.
+        both = self.network.inputs(2 * size)
+        both[:size], both[size:] = batch.states, batch.next_states
+        values = self._mixed(self.network.forward(both))
+        best = values[size:].argmax(axis=1)
+        best += self._first(size)
+        return following.take(best), values[:size]
+
+    def _first(self, rows: int) -> NDArray[np.intp]:
+        """Return the place [rows] of each row's first action in values [rows, n] laid end to end."""
+        if len(self._places) != rows:
+            self._places = np.arange(0, rows * self.actions.n, self.actions.n)
+        return self._places
 
     def _mixed(self, outputs: Floats) -> Floats:
         return outputs if self._duel is None else outputs @ self._duel
