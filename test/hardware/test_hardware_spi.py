@@ -12,6 +12,7 @@ from captures import load
 from kernel import RULES
 from muster.hardware.devices import Status
 from muster.hardware.evidence import SpiReading
+from muster.hardware.sources.deadline import Deadline
 from muster.hardware.sources.spi import SpiSource
 import pytest
 
@@ -55,8 +56,9 @@ class FakeSpi:
 
 
 def source(spi: FakeSpi, root: Path = Path('/nowhere'),
-           clock: Callable[[], float] = lambda: 0.0) -> SpiSource:
-    return SpiSource('/dev/spidev0.0', RULES, open_spi=spi.open, root=root, clock=clock)
+           clock: Callable[[], float] = lambda: 0.0, limit: float = 10.0) -> SpiSource:
+    return SpiSource('/dev/spidev0.0', RULES, open_spi=spi.open, root=root, clock=clock,
+                     deadline=Deadline('test', limit, 60.0))
 
 
 def test_a_flash_is_identified_and_all_is_set_back() -> None:
@@ -132,7 +134,7 @@ def test_a_node_that_cannot_be_opened_names_the_remedy(error: int, remedy: str) 
 
 def test_a_transfer_that_hangs_is_given_up() -> None:
     spi, now = FakeSpi(FLASH), [0.0]
-    spi_source = source(spi, clock=lambda: now[0])
+    spi_source = source(spi, clock=lambda: now[0], limit=0.25)
     assert spi_source.scan('first scan').present
     spi.hang = threading.Event()
     report = spi_source.scan('periodic scan')

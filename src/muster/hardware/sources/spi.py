@@ -62,7 +62,8 @@ class SpiSource:
     """
 
     def __init__(self, node: str, rules: Rules, *, open_spi: Callable[[int, int], Spi] = open_spi,
-                 root: Path = overlay.SYS, clock: Callable[[], float] = time.monotonic) -> None:
+                 root: Path = overlay.SYS, clock: Callable[[], float] = time.monotonic,
+                 deadline: Deadline | None = None) -> None:
         """Take the path of the node; ValueError where it is none of spidev."""
         match = NODE.fullmatch(node)
         if match is None:
@@ -71,7 +72,7 @@ class SpiSource:
         self._node, self._rules, self._open, self._root = node, rules, open_spi, root
         self._numbers = int(match[1]), int(match[2])
         self._clock, self._backoff = clock, Backoff()
-        self._deadline = Deadline(self.name)
+        self._deadline = deadline or Deadline(self.name)
         self._answered: SpiProbe | None = None
         self._known: dict[str, Device] = {}
         self._problem = ''
