@@ -263,10 +263,10 @@ def looking_up(results: Results) -> None:
     memory. That of devices all over a large registry is shown as well.
     """
     gc.disable()  # 100,000 devices would make every pass of it long
+    registries = {size: registry_of(size) for size in SIZES}
     for what, look in (('id', _by_id), ('type', _by_type)):
         times = []
-        for size in SIZES:
-            registry = registry_of(size)
+        for size, registry in registries.items():
             chosen = random.Random(1).sample(range(size), 10) * (LOOKUPS // 10)
             times.append(min(look(registry, chosen) for _ in range(ROUNDS)))
             results.add(f'lookup by {what}, ten of {size} devices', times[-1], 'µs')
