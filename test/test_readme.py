@@ -106,6 +106,14 @@ def check_service(arguments: list[str], graph: Graph) -> None:
     fill(request, yaml.safe_load(content[0]) if content else {})
 
 
+def check_action(arguments: list[str], graph: Graph) -> None:
+    verb, name, kind, content = (word for word in arguments if not word.startswith('--'))
+    assert verb == 'send_goal'
+    package, _, stem = kind.split('/')
+    assert graph.services[f'{of_robot_1(name)}/_action/send_goal'] == [f'{kind}_SendGoal']
+    fill(getattr(import_module(f'{package}.action'), stem).Goal(), yaml.safe_load(content))
+
+
 def check_topic(arguments: list[str], graph: Graph) -> None:
     verb, *names = (word for word in arguments if not word.startswith('-'))
     assert verb in ('echo', 'hz', 'info')
@@ -131,9 +139,9 @@ def check_node(arguments: list[str], graph: Graph) -> None:
     assert arguments == ['list']
 
 
-CHECKS = {'make': check_make, 'muster': check_muster, 'ros2 launch': check_launch,
-          'ros2 lifecycle': check_lifecycle, 'ros2 node': check_node, 'ros2 param': check_param,
-          'ros2 service': check_service, 'ros2 topic': check_topic}
+CHECKS = {'make': check_make, 'muster': check_muster, 'ros2 action': check_action,
+          'ros2 launch': check_launch, 'ros2 lifecycle': check_lifecycle, 'ros2 node': check_node,
+          'ros2 param': check_param, 'ros2 service': check_service, 'ros2 topic': check_topic}
 
 
 @pytest.mark.processes
@@ -153,6 +161,8 @@ def test_the_command_is_understood(command: str, graph: Graph) -> None:
 def test_the_services_and_topics_of_the_tables_are_there(graph: Graph) -> None:
     services = [name for row in rows('Services') for name in words(row[0])]
     assert [name for name in services if f'/robot_1/{name}' not in graph.services] == []
+    actions = [name for row in rows('Actions') for name in words(row[0])]
+    assert [name for name in actions if f'/robot_1/{name}/_action/send_goal' not in graph.services] == []
     topics = [name for row in rows('Topics') for name in words(row[0])]
     assert [name for name in topics if not {name, f'/robot_1/{name}'} & set(graph.topics)] == []
 

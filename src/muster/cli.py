@@ -218,6 +218,30 @@ def devices(options: argparse.Namespace) -> Table:
                  f'{len(answer.devices)} devices')
 
 
+def models(options: argparse.Namespace) -> Table:
+    """Show the versions of a robot's model, or save one, act by one, or go back first."""
+    with calling(options) as call:
+        from muster_interfaces.msg import ModelInfo
+        from muster_interfaces.srv import ActivateModel, ListModels, RollbackModel, SaveModel
+        if options.save is not None:
+            call(SaveModel, 'learning/save_model', name=options.save)
+        if options.activate is not None:
+            chosen = {'version': int(options.activate)} if options.activate.isdecimal() \
+                else {'name': options.activate}
+            call(ActivateModel, 'learning/activate_model', **chosen)
+        if options.rollback:
+            call(RollbackModel, 'learning/rollback_model')
+        answer = call(ListModels, 'learning/list_models', name=options.name, limit=options.limit)
+    roles = constants(ModelInfo)
+    return table('models', ('version', 'name', 'agent', 'role', 'evaluated', 'parent', 'created', 'size'),
+                 [(f'{m.version}' + (' (active)' if m.version == answer.active else ''), m.name, m.agent,
+                   roles.get(m.role, '?'),
+                   f'{m.mean_evaluation:.4g} in {m.evaluations}' if m.evaluations else '', m.parent or '',
+                   time.strftime('%Y-%m-%d %H:%M', time.localtime(m.created.sec)), f'{m.size / 1024:.0f} KiB')
+                  for m in answer.models],
+                 f'{len(answer.models)} of {answer.total}')
+
+
 def events(options: argparse.Namespace) -> Table:
     """Show what happened in the cluster."""
     with calling(options) as call:
@@ -325,6 +349,14 @@ def parser() -> Parser:
     made = add('devices', devices, 'muster devices --robot robot_1 --type camera')
     for name in ('type', 'bus', 'capability'):
         made.add_argument(f'--{name}', default='', help=f'only devices of this {name}')
+    made = add('models', models, 'muster models --robot robot_1 --save monday')
+    made.add_argument('--name', default='', help='only versions of this name')
+    made.add_argument('--save', nargs='?', const='', metavar='NAME',
+                      help='save what the robot has learned as a new version first')
+    made.add_argument('--activate', metavar='MODEL',
+                      help="act by this first: a version, a name, 'latest' or 'champion'")
+    made.add_argument('--rollback', action='store_true', help='go back to the champion before first')
+    _limit(made)
     made = add('events', events, 'muster events --robot robot_1 --since 120')
     made.add_argument('--since', type=bringup.within(int, 0, 2**64 - 1), default=0,
                       metavar='REVISION', help='first revision shown')

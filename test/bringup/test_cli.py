@@ -105,3 +105,23 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 def test_constants_are_named_for_people() -> None:
     assert cli.constants(ClusterEvent)[ClusterEvent.LEADER_ELECTED] == 'leader elected'
     assert cli.constants(ClusterStatus)[ClusterStatus.WAITING] == 'waiting'
+
+
+@pytest.mark.processes
+def test_a_robot_s_models_are_listed_saved_and_activated(fleet: Fleet) -> None:
+    fleet.environment['MUSTER_HOME'] = str(fleet.folder / 'home')
+    fleet.start_node('muster.learning.node', 'robot_1')
+    asked = ('models', '--robot', 'robot_1', '--timeout', '30')
+    for arguments, words in ((['--save', 'monday'], ['1 (active)', 'monday', 'challenger', '1 of 1']),
+                             (['--save'], ['2 (active)', '2 of 2']),
+                             (['--activate', 'monday'], ['1 (active)']),
+                             (['--activate', '2', '--name', 'monday'], ['1 of 1'])):
+        done = muster(fleet, *asked, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert all(word in ' '.join(done.stdout.split()) for word in words), (arguments, done.stdout)
+    for arguments, words in ((['--activate', '9'], "no model '9'"),
+                             (['--save', '../x'], 'is not a model name'),
+                             (['--rollback'], 'there is no champion yet')):
+        done = muster(fleet, *asked, *arguments)
+        assert done.returncode == 1 and words in done.stderr
+        assert len(done.stderr.splitlines()) == 1

@@ -1,92 +1,21 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """The learning node as a process: its topics, services, safety and files, over DDS."""
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 import signal
 from types import SimpleNamespace
-from typing import Any
 
-from geometry_msgs.msg import PointStamped, Twist
+from learning_robot import moves, Robot, SHIPPED
 from muster.ros import qos
-from muster_interfaces.msg import Action, Episode, ErrorCode, LearningStatus
+from muster_interfaces.msg import Episode, ErrorCode, LearningStatus
 from muster_interfaces.srv import ActivateModel, SaveModel, SetLearningMode
-from nav_msgs.msg import Odometry
-from processes import Fleet, Process, wait_until
+from processes import Fleet, wait_until
 import pytest
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
-from sensor_msgs.msg import LaserScan
-from std_msgs.msg import Bool, Float32
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 pytestmark = pytest.mark.processes
-NODE = '/robot_1/learning'
-
-
-class Robot:
-    """The robot around the node: sensors fed by a timer, and everything that the node publishes."""
-
-    def __init__(self, fleet: Fleet, **parameters: Any) -> None:
-        """Start the node and feed its sensors."""
-        self.fleet, self.probe = fleet, fleet.probe
-        fleet.environment['MUSTER_HOME'] = str(fleet.folder / 'home')
-        self.feeding = True
-        node = self.probe.node
-
-        def publisher(kind: type, topic: str, profile: Any) -> Any:
-            return node.create_publisher(kind, f'/robot_1/{topic}', profile)
-        self._sensors = [publisher(LaserScan, 'scan', qos.SENSORS), publisher(Odometry, 'odom', qos.SENSORS),
-                         publisher(PointStamped, 'goal_in_base', qos.SENSORS)]
-        self._reward = publisher(Float32, 'reward', qos.EVENTS)
-        self.stop = publisher(Bool, 'emergency_stop', qos.COMMANDS)
-        self.end = publisher(Bool, 'episode_end', qos.EVENTS)
-        self._timer = node.create_timer(0.05, self._feed)
-        self.commands = self.probe.listen(Twist, '/robot_1/cmd_vel', qos.COMMANDS)
-        self.statuses = self.probe.listen(LearningStatus, '/robot_1/learning/status', qos.STATUS)
-        self.episodes = self.probe.listen(Episode, '/robot_1/learning/episodes', qos.EVENTS)
-        self.actions = self.probe.listen(Action, '/robot_1/learning/action', qos.SENSORS)
-        self.process = self.start(**parameters)
-
-    def start(self, **parameters: Any) -> Process:
-        self.process = self.fleet.start_node('muster.learning.node', 'robot_1', {'seed': 1, **parameters})
-        return self.process
-
-    def _feed(self) -> None:
-        if not self.feeding:
-            return
-        stamp = self.probe.node.get_clock().now().to_msg()
-        scan, odometry, goal = LaserScan(ranges=[2.0] * 36), Odometry(), PointStamped()
-        goal.point.x = 2.0
-        for message, sensor in zip((scan, odometry, goal), self._sensors, strict=True):
-            message.header.stamp = stamp
-            sensor.publish(message)
-        self._reward.publish(Float32(data=0.5))
-
-    def fresh(self, received: list[Any], condition: Callable[[Any], Any], what: str) -> Any:
-        """Wait for a message that arrives from now on and meets the condition."""
-        seen = len(received)
-        return wait_until(lambda: next((m for m in received[seen:] if condition(m)), None), 30.0, what)
-
-    def moving(self) -> None:
-        self.fresh(self.commands, moves, 'a command that moves the robot')
-
-    def standing(self) -> None:
-        """Wait until the node is safe, and check that it stays so for some cycles."""
-        self.fresh(self.actions, lambda action: action.name == 'safe', 'the safe action')
-        seen = len(self.commands)
-        wait_until(lambda: len(self.commands) >= seen + 5, 10.0, 'five more commands')
-        assert not any(map(moves, self.commands[seen:]))
-
-    def call(self, kind: type, service: str, **fields: Any) -> Any:
-        return self.probe.call(kind, f'{NODE}/{service}', **fields)
-
-    def status(self, condition: Callable[[LearningStatus], Any], what: str) -> LearningStatus:
-        return self.fresh(self.statuses, condition, what)
-
-
-def moves(command: Twist) -> bool:
-    return command.linear.x != 0.0 or command.angular.z != 0.0
 
 
 @pytest.fixture
@@ -120,7 +49,7 @@ def test_sensors_become_commands_and_silence_or_pause_the_safe_action(robot: Rob
 def test_an_emergency_stop_outlives_sigkill_until_it_is_rearmed(robot: Robot) -> None:
     robot.stop.publish(Bool(data=True))
     robot.standing()
-    record = robot.fleet.folder / 'home' / 'robot_1' / 'emergency_stop'
+    record = robot.home / 'emergency_stop'
     wait_until(record.exists, 5.0, 'the record of the stop')
     refused = robot.call(Trigger, 'rearm')
     assert not refused.success and 'still engaged' in refused.message
@@ -164,18 +93,12 @@ def test_modes_models_parameters_and_bad_requests(robot: Robot) -> None:
     robot.status(lambda s: s.updates >= 10, 'the saved agent')
 
     for name, value, text in (('epsilon', 1.5, 'out of range'),
-                              ('epsilon', -0.5, '-1 for that of the specification'),
+                              ('max_states', 5, 'is fixed once the agent is made'),
                               ('epsilom', 0.5, "did you mean 'epsilon'?")):
-        result = set_parameter(robot, name, value)
+        result = robot.set_parameter(name, value)
         assert not result.successful and text in result.reason
-    assert set_parameter(robot, 'epsilon', 0.125).successful
+    assert robot.set_parameter('epsilon', 0.125).successful
     robot.status(lambda s: s.epsilon == 0.125, 'the new exploration rate')
-
-
-def set_parameter(robot: Robot, name: str, value: float) -> Any:
-    written = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
-    return robot.call(SetParameters, 'set_parameters',
-                      parameters=[Parameter(name=name, value=written)]).results[0]
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -185,14 +108,13 @@ def test_a_signal_ends_it_with_the_safe_command_last(robot: Robot, number: signa
     robot.process.send(number)
     assert robot.process.wait() == 0, robot.process.text
     wait_until(lambda: not moves(robot.commands[-1]), 5.0, 'the safe command')
-    assert (robot.fleet.folder / 'home' / 'robot_1' / 'models' / 'v000001.npz').exists()
+    assert (robot.home / 'models' / 'v000001.npz').exists()
     assert 'Traceback' not in robot.process.text
 
 
 def test_what_cannot_work_is_refused_and_the_node_stays(fleet: Fleet) -> None:
     changed = fleet.folder / 'changed.yaml'
-    shipped = (Path(__file__).parents[2] / 'config' / 'learning' / 'goal_seeking.yaml').read_text()
-    changed.write_text(shipped.replace('bins: [0.4, 0.8]', 'bins: [0.4, 0.9]'))
+    changed.write_text(SHIPPED.read_text().replace('bins: [0.4, 0.8]', 'bins: [0.4, 0.9]'))
     robot = Robot(fleet, initial_model='none')
     processes = SimpleNamespace(
         missing=robot.process,

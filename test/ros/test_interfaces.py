@@ -27,12 +27,14 @@ SERVED = {
                 'submit_task': 'SubmitTask', 'cancel_task': 'CancelTask', 'get_task': 'GetTask',
                 'list_tasks': 'ListTasks', 'change_membership': 'ChangeMembership',
                 'transfer_leadership': 'TransferLeadership', 'open_session': 'OpenSession'},
-    'learning': {'set_mode': 'SetLearningMode', 'save_model': 'SaveModel', 'activate_model': 'ActivateModel'},
+    'learning': {'set_mode': 'SetLearningMode', 'save_model': 'SaveModel', 'activate_model': 'ActivateModel',
+                 'list_models': 'ListModels', 'rollback_model': 'RollbackModel',
+                 'get_model_chunk': 'GetModelChunk', 'consolidate': 'Consolidate'},
     'hardware': {'list_devices': 'ListDevices', 'get_device': 'GetDevice',
                  'negotiate_capabilities': 'NegotiateCapabilities', 'reserve_device': 'ReserveDevice',
                  'release_device': 'ReleaseDevice'},
 }
-TRIGGERED = {'learning': ('pause', 'reset'), 'hardware': ('scan',)}
+TRIGGERED = {'learning': ('pause', 'reset', 'rearm'), 'hardware': ('scan',)}
 PUBLISHED = {'cluster/status': 'ClusterStatus', 'cluster/events': 'ClusterEvent', 'cluster/tasks': 'TaskInfo',
              'learning/status': 'LearningStatus', 'learning/episodes': 'Episode', 'learning/action': 'Action',
              'hardware/devices': 'DeviceArray', 'hardware/events': 'DeviceEvent'}

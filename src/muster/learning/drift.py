@@ -106,6 +106,10 @@ class DriftResponse:
             return 0.0
         return max(0.0, 1.0 - (step - self.since) / parameters.drift_steps)
 
+    def active(self, step: int, parameters: DriftParameters) -> bool:
+        """Return whether exploration is raised now."""
+        return self._strength(step, parameters) > 0.0
+
     def epsilon(self, step: int, usual: float, parameters: DriftParameters) -> float:
         """Return the exploration rate, 0..1: the `usual` one, or more."""
         return max(usual, parameters.drift_epsilon * self._strength(step, parameters))

@@ -11,7 +11,7 @@ import threading
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.node import ManagedNode
 import rclpy
-from rclpy.exceptions import NameValidationException
+from rclpy.exceptions import InvalidHandle, NameValidationException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
@@ -63,6 +63,8 @@ def spin(nodes: list[ManagedNode], stop: threading.Event) -> None:
         try:
             executor.spin()
         except BaseException as error:  # the main thread raises it again
+            if stop.is_set() and isinstance(error, InvalidHandle):
+                return  # rclpy ends an executor by taking from it what its last callback still triggers
             failures.append(error)
             stop.set()
 

@@ -3,6 +3,7 @@
 """Described and validated ROS parameters, declared from a table."""
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import difflib
@@ -26,6 +27,9 @@ class ParameterSpec:
     returns what is wrong with a value, or an empty string. Read-only parameters are fixed when the
     node starts; the others may be set live. ROS has no typed empty list, so the empty list of
     strings is written `['']`, here and in YAML; `Parameters` hands out `[]` for it.
+
+    `fixed` says why a value cannot be set live, though it may be given at the start. A `deferred`
+    parameter is declared later, when its node knows the default (`Parameters.declare`).
     """
 
     name: str
@@ -36,6 +40,8 @@ class ParameterSpec:
     choices: tuple[str, ...] = ()
     check: Callable[[Any], str] | None = None
     read_only: bool = False
+    fixed: str = ''
+    deferred: bool = False
 
     @property
     def type(self) -> Parameter.Type:
@@ -46,7 +52,7 @@ class ParameterSpec:
         """Return the descriptor that `ros2 param describe` shows."""
         described = ParameterDescriptor(
             name=self.name, description=self.description, read_only=self.read_only,
-            additional_constraints='one of: ' + ', '.join(self.choices) if self.choices else '')
+            additional_constraints='one of: ' + ', '.join(self.choices) if self.choices else self.fixed)
         if self.minimum is not None and self.maximum is not None:
             if self.type == Parameter.Type.DOUBLE:
                 described.floating_point_range = [FloatingPointRange(
@@ -87,33 +93,57 @@ class Parameters:
                  on_change: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Declare `specs` on `node`; `on_change(changed)` runs after values were set live."""
         self._node = node
-        self._specs = {spec.name: spec for spec in specs}
+        self._specs = {spec.name: spec for spec in specs if not spec.deferred}
+        self._deferred = {spec.name for spec in specs if spec.deferred}
         self._on_change = on_change
         self.problems: dict[str, str] = {}
-        given = {name: p.value for name, p in node.get_parameters_by_prefix('').items()}
-        for name in given:
-            if name not in self._specs and name not in BUILT_IN and not name.startswith(BUILT_IN_PREFIXES):
+        self._given = {name: p.value for name, p in node.get_parameters_by_prefix('').items()}
+        known = {*self._specs, *self._deferred, *BUILT_IN}
+        for name in self._given:
+            if name not in known and not name.startswith(BUILT_IN_PREFIXES):
                 self.problems[name] = self._unknown(name)
-        for spec in specs:
-            self._declare(spec, given)
+        for spec in self._specs.values():
+            self._declare(spec)
         node.add_pre_set_parameters_callback(self._convert)
         node.add_on_set_parameters_callback(self._validate)
         node.add_post_set_parameters_callback(self._apply)
 
     def __getitem__(self, name: str) -> Any:
         """Return the present value."""
-        return _without_empty(self._node.get_parameter(name).value)
+        return _plain(self._node.get_parameter(name).value)
+
+    def declare(self, specs: Sequence[ParameterSpec]) -> list[str]:
+        """
+        Declare the deferred parameters that there are now, anew where they were declared before.
+
+        Values that were given at the start or set live stay. Returns what is wrong with them; one
+        that is not among `specs` is as good as unknown.
+        """
+        for name in self._deferred & set(self._specs):
+            del self._specs[name]
+            self._node.undeclare_parameter(name)
+        self._specs |= {spec.name: spec for spec in specs}
+        given = dict(self._given)
+        for spec in specs:
+            self.problems.pop(spec.name, None)
+            self._declare(spec)
+        self._given = given  # to declare a default is not to give it
+        known = ', '.join(spec.name for spec in specs)
+        return [self.problems.pop(spec.name) for spec in specs if spec.name in self.problems] \
+            + [f"parameter '{name}' has no meaning here: known are {known}"
+               for name in sorted(self._deferred & set(self._given) - set(self._specs))]
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._specs, n=1)
+        near = difflib.get_close_matches(name, {*self._specs, *self._deferred}, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else "; 'ros2 param list' shows the known ones"
         return f"unknown parameter '{name}'{hint}"
 
-    def _declare(self, spec: ParameterSpec, given: dict[str, Any]) -> None:
+    def _declare(self, spec: ParameterSpec) -> None:
         value = spec.default
-        if spec.name in given:
+        if self._node.has_parameter(spec.name):
             self._node.undeclare_parameter(spec.name)
-            value = spec.converted(given[spec.name])
+        if spec.name in self._given:
+            value = spec.converted(self._given[spec.name])
             reason = spec.problem(value)
             if reason:
                 self.problems[spec.name] = reason
@@ -132,6 +162,9 @@ class Parameters:
                     continue
                 return SetParametersResult(successful=False, reason=self._unknown(parameter.name))
             reason = spec.problem(parameter.value)
+            if spec.fixed and not reason and self._node.has_parameter(spec.name) \
+                    and _plain(parameter.value) != self[spec.name]:
+                reason = f"parameter '{spec.name}' {spec.fixed}"
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
@@ -139,10 +172,13 @@ class Parameters:
     def _apply(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             self.problems.pop(parameter.name, None)
+            if parameter.name in self._deferred:
+                self._given[parameter.name] = parameter.value
         if self._on_change:
-            self._on_change({p.name: _without_empty(p.value)
-                             for p in parameters if p.name in self._specs})
+            self._on_change({p.name: _plain(p.value) for p in parameters if p.name in self._specs})
 
 
-def _without_empty(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Return arrays as lists, and none for the list of one empty string."""
+    value = list(value) if isinstance(value, array | tuple) else value
     return [] if value == [''] else value

@@ -287,6 +287,11 @@ class Agent[State](ABC):
         """Return the present exploration rate, 0..1."""
 
     @property
+    def adapting(self) -> bool:
+        """Return whether exploration is raised because of a drift."""
+        return False
+
+    @property
     @abstractmethod
     def states(self) -> int:
         """Return how many states it has seen; 0 where that has no meaning."""

@@ -156,6 +156,11 @@ class DQN(Agent[Floats]):
         return self._drift.epsilon(step, usual, self.parameters)
 
     @property
+    def adapting(self) -> bool:
+        """Return whether exploration is raised because of a drift."""
+        return self._drift.active(self.statistics.steps, self.parameters)
+
+    @property
     def states(self) -> int:
         """Return 0: states are not counted."""
         return 0
