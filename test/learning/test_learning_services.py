@@ -13,6 +13,9 @@ from action_msgs.msg import GoalStatus
 from learning_robot import NODE, Robot, SHIPPED
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from muster.learning.onnx_file import export_policy
+from muster.learning.specification import load_specification
+from muster.learning.training import make_agent
 from muster_interfaces.action import Train
 from muster_interfaces.msg import ErrorCode, LearningStatus, ModelInfo
 from muster_interfaces.srv import (
@@ -219,3 +222,26 @@ def test_a_deep_agent_is_tuned_learns_tasks_in_turn_and_goes_on(fleet: Fleet) ->
     assert robot.call(ActivateModel, 'activate_model', version=saved.version).version == saved.version
     status = robot.status(lambda s: s.model == 'deep' and not s.safe, 'the saved agent')
     assert status.task == 'second' and list(status.tasks) == [''] and status.updates > 5
+
+
+def test_a_policy_trained_elsewhere_acts_by_the_same_rules(fleet: Fleet) -> None:
+    pytest.importorskip('onnxruntime')
+    shipped = SHIPPED.with_name('goal_seeking_dqn.yaml')
+    specification = load_specification(shipped)
+    agent = make_agent(specification, 1)
+    (fleet.folder / 'policy.onnx').write_bytes(export_policy(agent))
+    text = shipped.read_text()
+    (fleet.folder / 'onnx.yaml').write_text(
+        text[:text.index('agent:')] + 'agent: {kind: onnx, model: policy.onnx}\n')
+    robot = Robot(fleet, specification=str(fleet.folder / 'onnx.yaml'))
+    robot.moving()
+    action = robot.fresh(robot.actions, lambda a: a.name != 'safe', 'an action')
+    assert action.name in specification.action.names and not action.exploratory
+    assert robot.status(lambda s: s.agent == 'onnx', 'its kind').updates == 0
+    robot.spoil = {'scan': lambda _: None}
+    robot.standing()
+    robot.spoil = {}
+    robot.moving()
+    assert robot.call(SaveModel, 'save_model', name='foreign').success
+    assert robot.call(ActivateModel, 'activate_model', name='foreign').success
+    robot.moving()
