@@ -26,7 +26,7 @@ class Plan:
 
     seeds: int = 10
     seconds: float = 0.3            # of each round of a short call
-    steps: int = 100_000            # of training in the 2-D world
+    steps: int = 120_000            # of training in the 2-D world
     starts: int = 200               # there, through the topics too
     worlds: int = 8                 # of the starts through the topics
     driven: float = 60.0            # seconds at 50 Hz
