@@ -20,10 +20,15 @@ from muster.hardware.devices import Change, DeviceEvent, Report, Status
 from muster.hardware.fleet import Fleet
 from muster.hardware.identification import Rules
 from muster.hardware.memory import Memory
+from muster.hardware.merging import Merger
 from muster.hardware.registry import Registry
 from muster.hardware.reservations import Reservations
 from muster.hardware.sources import virtual
+from muster.hardware.sources.buses import i2c_buses
+from muster.hardware.sources.i2c import I2cSource
 from muster.hardware.sources.serial import SerialLinks
+from muster.hardware.sources.serial_probing import SerialProber
+from muster.hardware.sources.spi import SpiSource
 from muster.hardware.sources.udev import UdevSource
 from muster.hardware.sources.worker import Source, Worker
 from muster.hardware.usb_names import usb_names
@@ -75,6 +80,16 @@ PARAMETERS = (
     ParameterSpec('serial_links', [''], 'Shell patterns of paths that lead to pseudo-terminals, listed as '
                   "simulated serial devices, as ['/tmp/muster/tty*'].", check=_absolute_patterns,
                   read_only=True),
+    ParameterSpec('i2c', True, 'Whether the I2C buses are scanned, but for those of monitors and of a '
+                  "PC's memory; identification registers are read, none is written.", read_only=True),
+    ParameterSpec('i2c_permitted', False, 'Whether reads of 16-bit register numbers are permitted, and at '
+                  'the addresses of I/O expanders and multiplexers: another chip there takes them for a '
+                  'write.', read_only=True),
+    ParameterSpec('spi_devices', [''], 'SPI device nodes that may be asked what is there, as '
+                  "['/dev/spidev0.0']: some chips take a question for a write.", check=_absolute_patterns,
+                  read_only=True),
+    ParameterSpec('serial_ports', [''], "Serial ports that may be asked what is there, as ['/dev/ttyUSB0']; "
+                  'opening one resets some boards.', check=_absolute_patterns, read_only=True),
     ParameterSpec('device_files', [''], 'Shell patterns of further identification files (YAML); what they '
                   'say of a match replaces what those that come with Muster say of it.',
                   check=_absolute_patterns, read_only=True),
@@ -98,6 +113,7 @@ class HardwareNode(ManagedNode):
         super().__init__('hardware', PARAMETERS, **arguments)
         self._entities: list[tuple[Any, Any]] = []   # destructor, entity
         self._workers: list[Worker] = []
+        self._merger = Merger()
         self._reports: queue.Queue[Report] = queue.Queue(QUEUE_DEPTH)
         self._scans: list[_Scan] = []
         self._registry, self._reservations = Registry(), Reservations()
@@ -114,6 +130,7 @@ class HardwareNode(ManagedNode):
         """Read the identification files and make all entities."""
         self._rules = self._load_rules()
         self._registry = Registry(self.parameters['disconnect_grace'], self.parameters['forget_after'])
+        self._merger = Merger()
         self._reservations = Reservations(time.time_ns())    # no token of an earlier run is valid
         self._memory = self._keep(Memory(self.state_directory / 'hardware' / 'devices.json',
                                          self.get_logger().warning), self._close_memory)
@@ -149,13 +166,36 @@ class HardwareNode(ManagedNode):
         sources: list[Source] = [UdevSource(self._rules)]
         if self.parameters['serial_links']:
             sources.append(SerialLinks(self.parameters['serial_links']))
+        try:
+            sources += [SpiSource(node, self._rules) for node in self.parameters['spi_devices']]
+            sources += [SerialProber(port, self._rules) for port in self.parameters['serial_ports']]
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
         self._stopping = threading.Event()
         self._problems, self._heard = {}, {source.name: time.monotonic() for source in sources}
         self._take(self._world)
         for source in sources:
-            worker = Worker(source, self.parameters['scan_interval'], self._deliver)
-            self._workers.append(worker)
-            worker.start()
+            self._start(source)
+
+    def _start(self, source: Source) -> None:
+        self._heard[source.name] = time.monotonic()
+        worker = Worker(source, self.parameters['scan_interval'], self._deliver)
+        self._workers.append(worker)
+        worker.start()
+
+    def _follow_buses(self) -> None:
+        """Scan the I2C buses that there are now, each by a worker of its own."""
+        there = {f'i2c-{bus.number}': bus.number for bus in i2c_buses()}
+        for worker in [w for w in self._workers if isinstance(w.source, I2cSource)]:
+            name = worker.source.name
+            if there.pop(name, None) is None:
+                self._workers.remove(worker)
+                worker.stop(0.0)
+                self._problems.pop(name, None)
+                self._heard.pop(name, None)
+                self._apply(Report(name, {}, f'{name} is gone'))
+        for number in there.values():
+            self._start(I2cSource(number, self._rules, permitted=self.parameters['i2c_permitted']))
 
     def deactivate(self) -> None:
         """Stop the sources; what they found stays known."""
@@ -232,10 +272,17 @@ class HardwareNode(ManagedNode):
             if report.problem:
                 self.get_logger().warning(f'{report.source}: {report.problem}')
         self._heard[report.source] = now
-        self._publish_events(self._registry.apply(report, now, self._stamp()))
+        self._apply(report)
+        if report.source == UdevSource.name and self.parameters['i2c'] and any(
+                '/i2c-' in key for key in (*report.present, *report.gone)):
+            self._follow_buses()
         for scan in self._scans:
             if report.scan >= scan.waiting.get(report.source, report.scan + 1):
                 del scan.waiting[report.source]
+
+    def _apply(self, report: Report) -> None:
+        merged = self._merger.merge(report)
+        self._publish_events(self._registry.apply(merged, time.monotonic(), self._stamp()))
 
     def _advance(self) -> None:
         now = time.monotonic()
