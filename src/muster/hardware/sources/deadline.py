@@ -11,7 +11,7 @@ import time
 Step = Callable[[str], None]
 
 #: A transfer on a bus that takes longer (seconds) does not end by itself: somebody holds the line.
-STEP_LIMIT = 0.25
+STEP_LIMIT = 0.2
 #: All steps together; a bus so slow that it takes longer is of no use.
 TOTAL_LIMIT = 5.0
 
