@@ -26,9 +26,11 @@ ENVIRONMENTS = 8
 STEPS = {'dqn': 50_000, 'ppo': 100_000}
 TARGETS = {'dqn': 5.0, 'ppo': 2.0}
 LEVEL = {'every': 2_500, 'episodes': 10, 'level': 475, 'in_a_row': 3}
+#: Theirs counts steps between two copies to the target network, and learns in blocks of 128 updates:
+#: the target stays as it was after the last block. Ours counts updates.
 DQN_PARAMETERS = DQNParameters(
     hidden=(64, 64), learning_rate=2.3e-3, learning_rate_end=2.3e-3, batch=64, capacity=100_000,
-    learning_starts=1_000, discount=0.99, discount_end=0.99, target_interval=10, train_interval=256,
+    learning_starts=1_000, discount=0.99, discount_end=0.99, target_interval=128, train_interval=256,
     train_updates=128, epsilon_steps=8_000, epsilon_min=0.04)
 PPO_PARAMETERS = PPOParameters(
     hidden=(64, 64), learning_rate=1e-3, discount=0.98, trace=0.8, rollout=256, batch=256, epochs=20,
