@@ -72,6 +72,7 @@ PARTS: dict[str, Callable[[Any, Results, Plan], None]] = {
     'networks': lambda module, results, plan: module.measure(results, plan.seconds),
     'replays': lambda module, results, plan: module.measure(results, plan.seconds),
     'cartpole': lambda module, results, plan: module.measure(results, plan.seeds),
+    'classic': lambda module, results, plan: module.measure(results, plan.seeds),
     'tabular': _plainly,
     'continual': lambda module, results, plan: module.measure(results, plan.seeds),
     'footprints': _plainly,
