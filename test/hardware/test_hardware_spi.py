@@ -138,7 +138,7 @@ def test_a_transfer_that_hangs_is_given_up() -> None:
     assert spi_source.scan('first scan').present
     spi.hang = threading.Event()
     report = spi_source.scan('periodic scan')
-    assert 'no answer within 250 ms' in report.problem
+    assert 'no answer within 200 ms' in report.problem
     assert [device.status for device in report.present.values()] == [Status.ERROR]
     spi.hang.set()
     assert [device.status for device in spi_source.scan('periodic scan').present.values()] == [Status.ERROR]

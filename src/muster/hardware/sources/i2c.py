@@ -36,7 +36,7 @@ class I2cSource:
     """
     The chips on the wires of one adapter, asked without harm (`i2c_probing`).
 
-    Every transfer has 250 ms. A bus that hangs, or whose answers cannot be believed, is left alone
+    Every transfer has 200 ms. A bus that hangs, or whose answers cannot be believed, is left alone
     for 5 s, then for twice as long each time; its devices have the status ERROR until it answers
     again. Registers are read when a chip appears and at requested scans; the periodic scan asks only
     who is there, because a register read in between could disturb a program that uses the chip.
@@ -69,7 +69,7 @@ class I2cSource:
             self._problem = ''
             self._backoff.succeeded()
         except HungError as error:
-            self._fail(f'no answer within 250 ms ({error})')
+            self._fail(f'no answer within 200 ms ({error})')
         except BusError as error:
             self._fail(str(error))
         except OSError as error:

@@ -23,7 +23,7 @@ from muster.hardware.sources.worker import pause
 #: Seconds that are listened at each baud rate (position and heartbeat come once a second), and that
 #: an answer may take (the slowest, RPLIDAR, takes some 10 ms).
 LISTEN, REPLY = 1.2, 0.15
-#: Longest time (seconds) in one call; a thread of a driver that hangs is given up after 250 ms.
+#: Longest time (seconds) in one call; a thread of a driver that hangs is given up after 200 ms.
 SLICE = 0.1
 TOTAL_LIMIT = 60.0
 

@@ -85,7 +85,7 @@ class SpiSource:
                 self._problem = ''
                 self._backoff.succeeded()
             except HungError as error:
-                self._fail(f'no answer within 250 ms ({error}); it is left alone for a while')
+                self._fail(f'no answer within 200 ms ({error}); it is left alone for a while')
             except OSError as error:
                 self._problem = self._explain(error)
                 self._known, self._answered = {}, None
