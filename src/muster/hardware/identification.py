@@ -132,8 +132,8 @@ class Rules:
     def identify(self, evidence: Iterable[Evidence]) -> Claim:
         """Return what all the evidence for one device says of it."""
         seen = list(evidence)
-        matching = [(rule, text) for item in seen for rule in self._by_bus.get(_bus_of(item), ())
-                    if (text := rule.match.describe(item))]
+        matching = [(rule, text) for item in seen for key in _bus_of(item)
+                    for rule in self._by_bus.get(key, ()) if (text := rule.match.describe(item))]
         classes = [rule for rule, _ in matching if not rule.name]
         named = _best_by_title(_candidate(rule, text) for rule, text in matching if rule.name)
         bridges = sorted((c for c in named if c.bridge), key=lambda c: -c.confidence)
@@ -247,7 +247,11 @@ def _merge(groups: Iterable[tuple[Offer, ...]]) -> tuple[Offer, ...]:
 def _bus_keys(rule: Rule) -> Iterable[str | int]:
     match rule.match:
         case KernelMatch():
-            return [f'kernel {subsystem}' for subsystem in rule.match.subsystem]
+            vendors = rule.match.texts.get('vendor_id', ())
+            if not all(map(str.isalnum, vendors)):  # a pattern
+                vendors = ()
+            return [f'kernel {subsystem} {vendor}' for subsystem in rule.match.subsystem
+                    for vendor in vendors or ('',)]
         case I2cMatch():
             return rule.match.addresses
         case SpiMatch():
@@ -255,12 +259,13 @@ def _bus_keys(rule: Rule) -> Iterable[str | int]:
     return ['serial']
 
 
-def _bus_of(evidence: Evidence) -> str | int:
+def _bus_of(evidence: Evidence) -> Iterable[str | int]:
     match evidence:
         case Record():
-            return f'kernel {evidence.subsystem}'
+            vendors = dict.fromkeys(('', evidence.vendor_id))  # once, where it has none
+            return [f'kernel {evidence.subsystem} {vendor}' for vendor in vendors]
         case I2cReading():
-            return evidence.address
+            return [evidence.address]
         case SpiReading():
-            return 'spi'
-    return 'serial'
+            return ['spi']
+    return ['serial']
