@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 IN := . workspace/env.sh &&
 
-.PHONY: demo test simulate bugs modelcheck chaos up lint shell bench peers clean prepare
+.PHONY: demo test test-qemu simulate bugs modelcheck chaos up lint shell bench peers clean prepare
 demo: prepare     ## three robots elect, lock, discover, learn and survive (ARGS=--headless for machines)
 	@$(IN) python -m muster.demo $(ARGS)
 test: prepare     ## every test
@@ -15,6 +15,8 @@ modelcheck: prepare ## every state of small clusters to a bounded depth (DEPTH=1
 	@$(IN) python test/cluster/modelcheck.py --depth $(or $(DEPTH),0)
 chaos: prepare    ## real processes, killed and stopped at random under load (SECONDS=300)
 	@$(IN) CHAOS_SECONDS=$(or $(SECONDS),300) python -m pytest -s -m long test/cluster/test_processes_chaos.py
+test-qemu: prepare ## emulated devices plugged in and out of a virtual machine with a kernel of its own (ARGS=--udevd)
+	@$(IN) python test/hardware/guest/run.py $(ARGS)
 up: prepare       ## this machine as one robot, until Ctrl-C
 	@$(IN) exec muster up $(ARGS)
 lint: prepare     ## ruff, mypy and the ament linters
@@ -30,4 +32,4 @@ peers:            ## what the benchmarks of learning compare with, in .peers (se
 prepare:
 	@workspace/prepare.sh
 clean:            ## remove all that was made here
-	rm -rf .venv .peers build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks
+	rm -rf .venv .peers .qemu build install log demo .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks

@@ -34,11 +34,12 @@ def imported(*folders: str) -> dict[str, Path]:
     """
     Return the modules of others that the sources below some folders import, and where.
 
-    Without the folders `peers`: what is in them runs on a Python of its own (`make peers`).
+    Without the folders `peers` and `guest`: what is in them runs elsewhere, with packages of its own
+    (`make peers`, `make test-qemu`).
     """
     found: dict[str, Path] = {}
     for path in (path for folder in folders for path in (ROOT / folder).rglob('*.py')):
-        if path.parent.name == 'peers':
+        if path.parent.name in ('peers', 'guest'):
             continue
         local = {p.stem for p in path.parent.iterdir()} | {'processes'}
         if path.is_relative_to(ROOT / 'benchmarks'):  # its subfolder imports from it, and all from the tests
