@@ -1,19 +1,27 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """The node as a real process over DDS, on this machine's real kernel."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 import os
 from pathlib import Path
+import shutil
 import signal
 import threading
 
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from i2c_bus import Chip, Wires
 from kernel import Tap
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from muster.hardware import node as node_module
 from muster.hardware.devices import Report
 from muster.hardware.node import HardwareNode
+from muster.hardware.sources.buses import i2c_buses
+from muster.hardware.sources.deadline import Deadline
+from muster.hardware.sources.i2c import I2cSource
 from muster.hardware.sources.udev import UdevSource
 from muster.ros import qos
 from muster_interfaces.msg import Device, DeviceArray, DeviceEvent, ErrorCode
@@ -43,9 +51,33 @@ def kinds(events: list[DeviceEvent], identity: str) -> list[int]:
     return [event.type for event in events if event.device.id == identity]
 
 
+def transition(fleet, label: str) -> bool:
+    """Change the lifecycle state of the node; return whether it did."""
+    return fleet.probe.call(ChangeState, f'{NODE}/change_state', transition=Transition(label=label)).success
+
+
 def ready(fleet) -> None:
     """Wait until the node has read everything."""
     assert fleet.probe.call(Trigger, f'{NODE}/scan').success
+
+
+@contextmanager
+def here(fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[HardwareNode, SingleThreadedExecutor]]:
+    """Run the node of robot_1 in this process, where its sources can be replaced."""
+    monkeypatch.setenv('MUSTER_HOME', fleet.environment['MUSTER_HOME'])
+    node = HardwareNode(context=fleet.probe.context, namespace='/robot_1')
+    executor = SingleThreadedExecutor(context=fleet.probe.context)
+    executor.add_node(node)
+    executor.create_task(node.start)
+    thread = threading.Thread(target=executor.spin)
+    thread.start()
+    try:
+        yield node, executor
+    finally:
+        executor.shutdown(timeout_sec=0)
+        thread.join()
+        node.stop()
+        node.destroy_node()
 
 
 def world(fleet, *devices: dict):
@@ -176,32 +208,27 @@ def test_a_signal_ends_it_with_exit_code_0(fleet, number: signal.Signals) -> Non
 
 def test_lifecycle_and_live_parameters(fleet) -> None:
     node = fleet.start_node(MODULE, 'robot_1', {'autostart': False})
-    change = (ChangeState, f'{NODE}/change_state')
-
-    def transition(label: str) -> bool:
-        return fleet.probe.call(*change, transition=Transition(label=label)).success
-
     def set_interval(value: float) -> object:
         given = Parameter(name='scan_interval', value=ParameterValue(
             type=ParameterType.PARAMETER_DOUBLE, double_value=value))
         return fleet.probe.call(SetParameters, f'{NODE}/set_parameters', parameters=[given]).results[0]
 
-    assert transition('configure')
+    assert transition(fleet, 'configure')
     refused = fleet.probe.call(ListDevices, f'{NODE}/list_devices')
     assert (refused.success, refused.error_code) == (False, ErrorCode.INACTIVE)
     assert 'ros2 lifecycle' in refused.message
     assert not fleet.probe.call(Trigger, f'{NODE}/scan').success
     _publisher, _publish = world(fleet, LIDAR)  # while it is not active; counts when it is
     for _ in range(2):
-        assert transition('activate')
+        assert transition(fleet, 'activate')
         ready(fleet)
         assert len(fleet.probe.call(ListDevices, f'{NODE}/list_devices').devices) > 1
         wait_until(lambda: fleet.probe.call(GetDevice, f'{NODE}/get_device', id=LIDAR['id']).success, 10,
                    'the device that was published while the node was inactive')
-        assert transition('deactivate')
+        assert transition(fleet, 'deactivate')
     assert set_interval(1.0).successful
     assert 'scan_interval' in set_interval(0.0).reason and not set_interval(float('nan')).successful
-    assert transition('cleanup') and transition('configure') and transition('activate')
+    assert transition(fleet, 'cleanup') and transition(fleet, 'configure') and transition(fleet, 'activate')
     ready(fleet)
     assert node.alive and 'Traceback' not in node.text
 
@@ -211,18 +238,12 @@ def test_a_hung_source_blocks_nobody(fleet, monkeypatch: pytest.MonkeyPatch) -> 
 
     class Hung(UdevSource):
         def scan(self, reason: str) -> Report:
-            released.wait()
+            released.wait(60)
             return super().scan(reason)
 
     monkeypatch.setattr(node_module, 'UdevSource', Hung)
     monkeypatch.setattr(node_module, 'SCAN_TIMEOUT', 0.2)
-    node = HardwareNode(context=fleet.probe.context, namespace='/robot_1')
-    executor = SingleThreadedExecutor(context=fleet.probe.context)
-    executor.add_node(node)
-    executor.create_task(node.start)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    try:
+    with here(fleet, monkeypatch):
         scan = fleet.probe.call(Trigger, f'{NODE}/scan')
         assert not scan.success and scan.message == 'no answer from udev'
         assert fleet.probe.call(ListDevices, f'{NODE}/list_devices').success
@@ -230,12 +251,36 @@ def test_a_hung_source_blocks_nobody(fleet, monkeypatch: pytest.MonkeyPatch) -> 
         released.set()
         ready(fleet)
         assert fleet.probe.call(ListDevices, f'{NODE}/list_devices').devices
-    finally:
-        released.set()
-        executor.shutdown(timeout_sec=0)
-        thread.join()
-        node.stop()
-        node.destroy_node()
+
+
+def test_chips_on_a_bus_come_and_go_with_its_adapter(fleet, monkeypatch: pytest.MonkeyPatch,
+                                                    tmp_path: Path) -> None:
+    wires = Wires(tmp_path / 'sys')
+    monkeypatch.setattr(node_module, 'i2c_buses', lambda: i2c_buses(wires.root))
+    monkeypatch.setattr(node_module, 'I2cSource', partial(
+        I2cSource, open_bus=wires.open, root=wires.root, deadline=Deadline('patient', 10.0, 60.0)))
+    wires.adapter(1, {0x68: Chip({0x75: 0x68})})
+
+    def chip() -> tuple[str, int]:
+        device = fleet.probe.call(GetDevice, f'{NODE}/get_device', id='i2c-1-0068').device
+        return device.type, device.status
+
+    with here(fleet, monkeypatch) as (node, executor):
+        def told() -> None:
+            executor.create_task(node._take, Report('udev', {}, 'kernel event', complete=False,
+                                                    gone=('/devices/platform/i2c-1',)))
+        wait_until(lambda: chip() == ('imu', Device.CONNECTED), 20, 'the chip')
+        wires.pull(1)
+        told()
+        wait_until(lambda: chip() == ('imu', Device.DISCONNECTED), 20, 'the end of the chip')
+        shutil.rmtree(wires.root / 'devices')
+        wires.adapter(1, {0x68: Chip({0x75: 0x68})})
+        told()
+        wait_until(lambda: chip() == ('imu', Device.CONNECTED), 20, 'the chip again')
+        assert transition(fleet, 'deactivate')
+        wires.pull(1)
+        assert transition(fleet, 'activate')
+        wait_until(lambda: chip() == ('imu', Device.DISCONNECTED), 20, 'what went while the node slept')
 
 
 def test_two_robots_do_not_mix(fleet) -> None:

@@ -114,6 +114,7 @@ class HardwareNode(ManagedNode):
         self._entities: list[tuple[Any, Any]] = []   # destructor, entity
         self._workers: list[Worker] = []
         self._merger = Merger()
+        self._buses: set[str] = set()                # names of the sources of I2C buses
         self._reports: queue.Queue[Report] = queue.Queue(QUEUE_DEPTH)
         self._scans: list[_Scan] = []
         self._registry, self._reservations = Registry(), Reservations()
@@ -131,6 +132,7 @@ class HardwareNode(ManagedNode):
         self._rules = self._load_rules()
         self._registry = Registry(self.parameters['disconnect_grace'], self.parameters['forget_after'])
         self._merger = Merger()
+        self._buses = set()
         self._reservations = Reservations(time.time_ns())    # no token of an earlier run is valid
         self._memory = self._keep(Memory(self.state_directory / 'hardware' / 'devices.json',
                                          self.get_logger().warning), self._close_memory)
@@ -176,6 +178,8 @@ class HardwareNode(ManagedNode):
         self._take(self._world)
         for source in sources:
             self._start(source)
+        if self.parameters['i2c']:
+            self._follow_buses()
 
     def _start(self, source: Source) -> None:
         self._heard[source.name] = time.monotonic()
@@ -186,16 +190,17 @@ class HardwareNode(ManagedNode):
     def _follow_buses(self) -> None:
         """Scan the I2C buses that there are now, each by a worker of its own."""
         there = {f'i2c-{bus.number}': bus.number for bus in i2c_buses()}
-        for worker in [w for w in self._workers if isinstance(w.source, I2cSource)]:
-            name = worker.source.name
-            if there.pop(name, None) is None:
-                self._workers.remove(worker)
-                worker.stop(0.0)
-                self._problems.pop(name, None)
-                self._heard.pop(name, None)
-                self._apply(Report(name, {}, f'{name} is gone'))
-        for number in there.values():
-            self._start(I2cSource(number, self._rules, permitted=self.parameters['i2c_permitted']))
+        workers = {worker.source.name: worker for worker in self._workers}
+        for name in self._buses - there.keys():      # perhaps gone while the node was not active
+            if name in workers:
+                self._workers.remove(workers[name])
+                workers[name].stop(0.0)
+            self._problems.pop(name, None)
+            self._heard.pop(name, None)
+            self._apply(Report(name, {}, f'{name} is gone'))
+        for name in there.keys() - workers.keys():
+            self._start(I2cSource(there[name], self._rules, permitted=self.parameters['i2c_permitted']))
+        self._buses = set(there)
 
     def deactivate(self) -> None:
         """Stop the sources; what they found stays known."""
@@ -262,7 +267,9 @@ class HardwareNode(ManagedNode):
         if not self.is_active:
             return
         for _ in range(self._reports.qsize()):
-            self._take(self._reports.get_nowait())
+            report = self._reports.get_nowait()
+            if any(worker.source.name == report.source for worker in self._workers):
+                self._take(report)     # else its bus is gone meanwhile
         self._advance()
 
     def _take(self, report: Report) -> None:
