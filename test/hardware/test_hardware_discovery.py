@@ -88,13 +88,18 @@ def test_a_program_hears_of_every_change_until_it_stops(port: Port) -> None:
 
 def test_it_can_be_started_again(port: Port) -> None:
     system = HardwareAutoDiscoverySystem('bench', 3600.0, sources=[port])
+    connected: list[dict[str, Any]] = []
+    system.on_event('device_connected', connected.append)
     system.stop()
     for _ in range(2):
         system.start()
         system.start()
+        assert system.get_system_status()['running']
         port.plug(CAMERA)
         wait_until(lambda: system.registry.get_device_count() == 1, 10, 'the camera')
         system.stop()
+        assert not system.get_system_status()['running']
+    assert len(connected) == 1, 'what was there all the time is not told again'
 
 
 def test_a_handler_that_fails_or_stops_the_system_harms_nobody(

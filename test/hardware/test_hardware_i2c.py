@@ -17,6 +17,7 @@ from muster.hardware.sources import buses
 from muster.hardware.sources.deadline import Deadline
 from muster.hardware.sources.i2c import I2cSource
 from muster.hardware.sources.i2c_probing import ADDRESSES, FUNC_I2C, FUNC_READ_BYTE, READ_ADDRESSES
+from processes import wait_until
 import pytest
 
 MPU6050 = {0x75: 0x68}
@@ -358,8 +359,7 @@ def test_a_bus_that_hung_recovers(wires: Wires, hang: threading.Event) -> None:
     assert found(i2c, 'periodic scan')['i2c-1-0068'].status == Status.ERROR
     hang.set()
     closed = bus.closed
-    while i2c._deadline.hangs:
-        time.sleep(0)
+    wait_until(lambda: not i2c._deadline.hangs, 10, 'the end of the thread')
     assert bus.closed == closed + 1                      # the thread that was left behind cleaned up
     clock.now = 5.0
     assert found(i2c, 'periodic scan')['i2c-1-0068'].status == Status.CONNECTED

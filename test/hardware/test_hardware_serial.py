@@ -19,6 +19,7 @@ from muster.hardware.evidence import SerialReading
 from muster.hardware.sources import serial_line
 from muster.hardware.sources.serial_line import holder_of, SerialLine, TCGETS2, TCSETS2, TERMIOS2
 from muster.hardware.sources.serial_probing import SerialProber
+from processes import wait_until
 import pytest
 
 CAPTURES = [(capture.device, item) for name in ('seen', 'held_out') for capture in load(name)
@@ -107,9 +108,11 @@ def _bauds(sent: bytes) -> tuple[int, ...]:
 def test_every_capture_is_identified_over_the_line(name: str, reading: SerialReading, scripted, wake) -> None:
     device = scripted(reading.sent, reading.reply, _bauds(reading.sent)[0])
     claim = RULES.identify([reading])
+    present = asked(prober(device), wake).present
     if not claim.candidates:
-        pytest.skip('the rules do not know its answer')
-    found, = asked(prober(device), wake).present.values()
+        assert not present, 'an answer that no rule knows is no device'
+        return
+    found, = present.values()
     assert found.type == claim.type and found.confidence == pytest.approx(claim.confidence)
     assert dict(found.properties)['baud'] == str(device.baud)
 
@@ -261,8 +264,8 @@ def test_a_port_that_is_pulled_out_while_it_is_asked(wake) -> None:
     reports: list[Report | None] = []
     thread = threading.Thread(target=lambda: reports.append(serial.wait(0.0, wake)))
     thread.start()
-    while not any(os.readlink(f'/proc/self/fd/{fd}') == serial._node for fd in _open_files()):
-        time.sleep(0)
+    wait_until(lambda: any(os.readlink(f'/proc/self/fd/{fd}') == serial._node for fd in _open_files()), 10,
+               'the port to be opened')
     os.close(master)
     thread.join(10)
     report, = reports

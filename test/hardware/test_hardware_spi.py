@@ -6,7 +6,6 @@ import errno
 import os
 from pathlib import Path
 import threading
-import time
 
 from captures import load
 from kernel import RULES
@@ -14,6 +13,7 @@ from muster.hardware.devices import Status
 from muster.hardware.evidence import SpiReading
 from muster.hardware.sources.deadline import Deadline
 from muster.hardware.sources.spi import SpiSource
+from processes import wait_until
 import pytest
 
 CAPTURES = [(capture.device, item) for name in ('seen', 'held_out') for capture in load(name)
@@ -142,8 +142,7 @@ def test_a_transfer_that_hangs_is_given_up() -> None:
     assert [device.status for device in report.present.values()] == [Status.ERROR]
     spi.hang.set()
     assert [device.status for device in spi_source.scan('periodic scan').present.values()] == [Status.ERROR]
-    while spi_source._deadline.hangs:
-        time.sleep(0)
+    wait_until(lambda: not spi_source._deadline.hangs, 10, 'the end of the thread')
     now[0] = 5.0
     report = spi_source.scan('periodic scan')
     assert [device.status for device in report.present.values()] == [Status.CONNECTED] and not report.problem

@@ -9,7 +9,7 @@ import errno
 from pathlib import Path
 import time
 
-from muster.hardware.assembly import clean
+from muster.hardware.assembly import candidates, clean, detailed
 from muster.hardware.devices import Device, Report, Status, UNKNOWN
 from muster.hardware.evidence import Evidence, I2cReading, RegisterRead
 from muster.hardware.identification import Claim, LIKELY, Rules
@@ -17,13 +17,11 @@ from muster.hardware.sources import buses, sysfs
 from muster.hardware.sources.buses import Adapter
 from muster.hardware.sources.deadline import Backoff, Deadline, HungError, Step
 from muster.hardware.sources.i2c_probing import Answers, Bus, BusError, Chip, examine, look
-from muster.hardware.sources.worker import pause
+from muster.hardware.sources.worker import pause, PERIODIC
 import smbus2
 
 #: A claim that rests on doubtful readings is believed no more than this.
 DOUBTFUL = 0.5
-#: The scan that asks who is still there, but reads no register of those that are known.
-PERIODIC = 'periodic scan'
 
 
 def open_bus(number: int) -> Bus:
@@ -210,15 +208,13 @@ def device(adapter: Adapter, address: int, claim: Claim, chip: Chip, driver: str
              'evidence': claim.candidates[0].evidence if claim.candidates else ''}
     name = claim.name or kernel_name or 'I2C device'
     ready = driver or claim.type != UNKNOWN
-    others = claim.candidates if len(claim.candidates) > 1 else ()
     return Device(
         id=clean(f'i2c-{position}'), name=clean(f'{name} ({position})', 128), bus='i2c', type=claim.type,
         confidence=min(claim.confidence, DOUBTFUL) if chip.doubts else claim.confidence,
         status=Status.CONNECTED if ready else Status.DISCOVERED,
         path=clean(f'/sys{_path(adapter, address)}', 1024),
         nodes=() if driver else (f'/dev/i2c-{adapter.number}',), capabilities=claim.capabilities,
-        offers=tuple(offer for offer in claim.offers if offer.attributes),
-        candidates=tuple(clean(f'{c.title} ({c.type}, {c.confidence:.2f})', 128) for c in others),
+        offers=detailed(claim), candidates=candidates(claim),
         properties=tuple((key, clean(value)) for key, value in sorted(facts.items()) if value))
 
 

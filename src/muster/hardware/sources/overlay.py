@@ -8,7 +8,7 @@ from dataclasses import replace
 import os
 from pathlib import Path
 
-from muster.hardware.assembly import assemble, clean, groups, owner, relevant
+from muster.hardware.assembly import assemble, candidates, clean, detailed, groups, owner, relevant
 from muster.hardware.devices import Device, Status, UNKNOWN
 from muster.hardware.evidence import Record
 from muster.hardware.identification import Claim, Rules
@@ -46,11 +46,9 @@ def told(device: Device, claim: Claim, name: str, facts: Iterable[tuple[str, str
     """Return a device with what is known of it now; `facts` become properties where they tell something."""
     properties = {**dict(device.properties), **{key: clean(value) for key, value in facts if value}}
     properties['identified_by'] = clean(claim.source)
-    others = claim.candidates if len(claim.candidates) > 1 else ()
     return replace(
         device, name=clean(f'{claim.name or device.type.replace("_", " ")} ({name})', 128), type=claim.type,
         confidence=claim.confidence, capabilities=tuple(sorted({*device.capabilities, *claim.capabilities})),
         status=device.status if claim.type == UNKNOWN else Status.CONNECTED,
-        offers=tuple(offer for offer in claim.offers if offer.attributes) or device.offers,
-        candidates=tuple(clean(f'{c.title} ({c.type}, {c.confidence:.2f})', 128) for c in others),
+        offers=detailed(claim) or device.offers, candidates=candidates(claim),
         properties=tuple((key, value) for key, value in sorted(properties.items()) if value))

@@ -18,7 +18,7 @@ from muster.hardware.sources import overlay
 from muster.hardware.sources.deadline import Deadline, HungError, Step
 from muster.hardware.sources.serial import pseudo_terminal, PTY
 from muster.hardware.sources.serial_line import PortInUseError, SerialLine
-from muster.hardware.sources.worker import pause
+from muster.hardware.sources.worker import pause, REQUESTED
 
 #: Seconds that are listened at each baud rate (position and heartbeat come once a second), and that
 #: an answer may take (the slowest, RPLIDAR, takes some 10 ms).
@@ -57,7 +57,7 @@ class SerialProber:
         if port != self._port:
             self._known, self._problem = {}, ''
             self._port, self._due = port, port is not None
-        elif port is not None and reason == 'requested scan' and not self._known:
+        elif port is not None and reason == REQUESTED and not self._known:
             self._due = True
         return Report(self.name, dict(self._known), reason, problem=self._problem)
 

@@ -23,13 +23,12 @@ from muster.hardware.identification import LIKELY, Rules, SpiProbe
 from muster.hardware.matching import OPEN_LINE
 from muster.hardware.sources import overlay
 from muster.hardware.sources.deadline import Backoff, Deadline, HungError, Step
-from muster.hardware.sources.worker import pause
+from muster.hardware.sources.worker import pause, PERIODIC
 import spidev
 
 NODE = re.compile(r'/dev/spidev(\d{1,5})\.(\d{1,3})')
 #: Slow enough for every chip and long wires, in Hz.
 SPEED = 500_000
-PERIODIC = 'periodic scan'
 
 
 class Spi(Protocol):

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from muster.hardware.devices import Report
 
-#: The reason of a scan that nobody asked for.
-PERIODIC = 'periodic scan'
+#: The reasons of scans.
+PERIODIC, REQUESTED = 'periodic scan', 'requested scan'
 
 
 class Source(Protocol):
@@ -100,7 +100,7 @@ class Worker:
                 problem = f'{type(error).__name__}: {error}'
                 self._hand_over(Report(self.source.name, {}, 'failure', complete=False, problem=problem))
                 pause(self.interval, self._wake)
-            reason = 'requested scan' if self._requested != answered else PERIODIC
+            reason = REQUESTED if self._requested != answered else PERIODIC
         self.source.close()
 
     def _watch(self, answered: int) -> None:
