@@ -225,7 +225,7 @@ def test_a_deep_agent_is_tuned_learns_tasks_in_turn_and_goes_on(fleet: Fleet) ->
 
 
 def test_a_policy_trained_elsewhere_acts_by_the_same_rules(fleet: Fleet) -> None:
-    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxruntime', reason='onnxruntime is an optional dependency')
     shipped = SHIPPED.with_name('goal_seeking_dqn.yaml')
     specification = load_specification(shipped)
     agent = make_agent(specification, 1)
