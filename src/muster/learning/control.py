@@ -11,6 +11,7 @@ from muster.learning.agents.base import Agent, LearningMode
 from muster.learning.continual.reservoir import check_task
 from muster.learning.cycle import ControlCycle, Decision, EpisodeRecord
 from muster.learning.specification import Specification
+import muster.ros.interfaces  # noqa: F401  # before the messages: it explains missing ones
 from muster_interfaces.msg import Action, Episode
 import numpy as np
 from rclpy.node import Node
