@@ -215,6 +215,15 @@ class Probe:
         client = self.client(kind, name, timeout)
         return self.result(client.call_async(kind.Request(**fields)), timeout, f'answer of {name}')
 
+    def asked(self, ask: Callable[[], Any], timeout: float, what: str) -> Any:
+        """
+        Return the result of the future that `ask` returns, which runs on the executor's thread.
+
+        An ActionClient notes what it waits for only after it has sent it: on another thread the answer
+        may be there before, and is dropped.
+        """
+        return self.result(self.result(self._executor.create_task(ask), timeout, what), timeout, what)
+
     def result(self, future: Any, timeout: float, what: str) -> Any:
         """Return the result of a future that another thread completes."""
         done = threading.Event()

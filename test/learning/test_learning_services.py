@@ -42,18 +42,18 @@ class Trainer:
     def begin(self, **goal: Any) -> tuple[Any, list[Any]]:
         """Send a goal; return its handle and the list of its feedback."""
         told: list[Any] = []
-        future = self._client.send_goal_async(Train.Goal(**goal), lambda sent: told.append(sent.feedback))
-        handle = self._probe.result(future, 20.0, 'the goal')
+        handle = self._probe.asked(lambda: self._client.send_goal_async(
+            Train.Goal(**goal), lambda sent: told.append(sent.feedback)), 20.0, 'the goal')
         assert handle.accepted
         return handle, told
 
     def end(self, handle: Any) -> tuple[int, Any]:
         """Wait for the end; return status and result."""
-        answer = self._probe.result(handle.get_result_async(), 60.0, 'the result')
+        answer = self._probe.asked(handle.get_result_async, 60.0, 'the result')
         return answer.status, answer.result
 
     def cancel(self, handle: Any) -> None:
-        self._probe.result(handle.cancel_goal_async(), 20.0, 'the cancel')
+        self._probe.asked(handle.cancel_goal_async, 20.0, 'the cancel')
 
     def refused(self, **goal: Any) -> str:
         """Return why a goal is refused as invalid."""
