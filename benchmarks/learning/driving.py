@@ -77,15 +77,15 @@ def through_topics(folder: Path, store: Path, seed: int, starts: int) -> tuple[i
         rewards = fleet.probe.listen(Float32, f'/{ROBOT}/reward', qos.EVENTS)
         episodes = fleet.probe.listen(Episode, f'/{ROBOT}/learning/episodes', qos.EVENTS)
 
-
         def count() -> tuple[int, int, int] | None:
             goals = sum(message.data > GOAL for message in rewards)
             ended = goals + sum(message.data < COLLISION for message in rewards) \
                 + sum(message.end == Episode.TIME_LIMIT for message in episodes)
             cut = sum(message.end == Episode.TRUNCATED for message in episodes)
             return (ended, goals, cut) if ended >= starts else None
-        return cast(tuple[int, int, int], wait_until(count, PATIENCE + starts * 60.0 / FACTOR,
-                                                f'the end of {starts} starts in the world of seed {seed}'))
+        patience = PATIENCE + starts * 60.0 / FACTOR
+        what = f'the end of {starts} starts in the world of seed {seed}'
+        return cast(tuple[int, int, int], wait_until(count, patience, what))
 
 
 def at_50_hz(results: Results, file: Path, seconds: float) -> None:

@@ -208,6 +208,7 @@ def test_a_signal_ends_it_with_exit_code_0(fleet, number: signal.Signals) -> Non
 
 def test_lifecycle_and_live_parameters(fleet) -> None:
     node = fleet.start_node(MODULE, 'robot_1', {'autostart': False})
+
     def set_interval(value: float) -> object:
         given = Parameter(name='scan_interval', value=ParameterValue(
             type=ParameterType.PARAMETER_DOUBLE, double_value=value))
@@ -254,7 +255,7 @@ def test_a_hung_source_blocks_nobody(fleet, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_chips_on_a_bus_come_and_go_with_its_adapter(fleet, monkeypatch: pytest.MonkeyPatch,
-                                                    tmp_path: Path) -> None:
+                                                     tmp_path: Path) -> None:
     wires = Wires(tmp_path / 'sys')
     monkeypatch.setattr(node_module, 'i2c_buses', lambda: i2c_buses(wires.root))
     monkeypatch.setattr(node_module, 'I2cSource', partial(
