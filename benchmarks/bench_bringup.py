@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from fleet import ANSWER, MEMBERS, MusterCluster
-from harness import awake, DISK, percentile, Results
+from harness import DISK, percentile, Results
 from muster.bringup import default_params
 from muster_interfaces.srv import GetClusterStatus
 from processes import Fleet, reserved_domain
@@ -66,8 +66,7 @@ def measure(results: Results, composed: bool) -> None:
         try:
             robots = Robots(fleet, client, composed)
             leader = robots.settle()
-            with awake():
-                load = robots.load(leader, 1, count=ACQUIRES)
+            load = robots.load(leader, 1, count=ACQUIRES)
             before, begun = robots.terms(), time.monotonic()
             client.spin_until(lambda: time.monotonic() - begun > WATCH, 2 * WATCH, 'the end of the watch')
             results.add(f'lock acquire, {how}, p50', percentile(load.acquire, 50) * 1e3, 'ms')

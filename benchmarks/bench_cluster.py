@@ -21,7 +21,7 @@ from core import entries_per_second, tasks_in_process
 import etcd
 import fleet
 from footprint import footprint
-from harness import awake, busy, DISK, percentile, processor_share, reason, Results
+from harness import busy, DISK, percentile, processor_share, reason, Results
 import hundred
 from load import Load
 from lock_client import together
@@ -93,13 +93,13 @@ def add_locks(results: Results, plan: Plan) -> None:
     floor: dict[Any, Any] = {}
     with fleet.muster_cluster() as cluster:
         member = fleet.MEMBERS[0]
-        with awake():  # before any kill: DDS goes on calling for the dead for a while
-            for what, sampled in (
-                    ('ROS service round trip without consensus',
-                     lambda: cluster.round_trips(member, SAMPLES)),
-                    ('DDS round trip of 64 bytes', lambda: cluster.echoes(SAMPLES)),
-                    (f'fdatasync of {SYNC_BYTES} appended bytes', syncs)):
-                attempt(floor, what, sampled)
+        # Before any kill: DDS goes on calling for the dead for a while
+        for what, sampled in (
+                ('ROS service round trip without consensus',
+                 lambda: cluster.round_trips(member, SAMPLES)),
+                ('DDS round trip of 64 bytes', lambda: cluster.echoes(SAMPLES)),
+                (f'fdatasync of {SYNC_BYTES} appended bytes', syncs)):
+            attempt(floor, what, sampled)
         own = measure(cluster, fleet.MEMBERS, plan, cluster.client.spin)
     report(results, own, peer, plan)
     for what, samples in floor.items():
@@ -129,13 +129,12 @@ def measure(cluster: Any, members: tuple[str, ...], plan: Plan,
         load: Load = cluster.load(member, 1, count=SAMPLES)
         return load
 
-    with awake():
-        for role, member in (('leader', leader), ('follower', follower)):
-            attempt(found, role, partial(samples, member))
-        for n, _ in IN_FLIGHT:
-            attempt(found, n, lambda n=n: cluster.load(leader, n, seconds=plan.seconds).pairs_per_second)
-        attempt(found, 'clients', lambda: together(CLIENTS, cluster.client_of(leader), cluster.environment,
-                                                   plan.seconds))
+    for role, member in (('leader', leader), ('follower', follower)):
+        attempt(found, role, partial(samples, member))
+    for n, _ in IN_FLIGHT:
+        attempt(found, n, lambda n=n: cluster.load(leader, n, seconds=plan.seconds).pairs_per_second)
+    attempt(found, 'clients', lambda: together(CLIENTS, cluster.client_of(leader), cluster.environment,
+                                               plan.seconds))
     attempt(found, 'idle', lambda: processor_share([cluster.pid(m) for m in (leader, follower)],
                                                    plan.idle_seconds, pause))
     for what, end, times in (('stops', cluster.stop, plan.stops), ('kills', cluster.kill, plan.kills)):
@@ -213,16 +212,15 @@ def add_elections(results: Results, plan: Plan) -> None:
 
 def add_core(results: Results, plan: Plan) -> None:
     """Add what consensus and disk do without ROS."""
-    with awake():
-        results.add('core and storage in one process, 256 in flight',
-                    entries_per_second(CORE_IN_FLIGHT, plan.seconds), 'entries/s', at_least=8000)
+    results.add('core and storage in one process, 256 in flight',
+                entries_per_second(CORE_IN_FLIGHT, plan.seconds), 'entries/s', at_least=8000)
 
 
 def add_tasks(results: Results, plan: Plan) -> None:
     """Add tasks from their submission to their end: the core alone, and real workers over ROS."""
     for how, run, least in (('in-process executor', tasks_in_process, 500),
                             ('ExecuteTask', tasks_over_ros, 100)):
-        with results.part(f'tasks, {how}'), awake():
+        with results.part(f'tasks, {how}'):
             ended, seconds = run(plan.task_seconds)
             part = min(60.0, seconds / 5)
             for when, low in (('first', 0.0), ('last', seconds - part)):
@@ -246,7 +244,7 @@ def add_pysyncobj(results: Results, plan: Plan) -> None:
     kills = min(plan.kills, PYSYNC_KILLS)
     for what, period in (('1 ms tick', 0.001), ('default', 0.0)):
         name = f'PySyncObj, {what}'
-        with results.part(name), awake():
+        with results.part(name):
             with pysync.pysync_cluster(period) as cluster:
                 leader = cluster.settle()
                 follower = next(member for member in cluster.members if member != leader)

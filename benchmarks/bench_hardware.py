@@ -28,7 +28,7 @@ from typing import Any
 from builtin_interfaces.msg import Duration
 from fleet import Fleet, reserved_domain
 from hardware import captures  # the tests'
-from harness import awake, DISK, percentile, processor_share, Results
+from harness import DISK, percentile, processor_share, Results
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from muster.hardware.devices import Device, Report
@@ -77,13 +77,13 @@ def main() -> None:
 
 def plugging(results: Results) -> None:
     """Plug and pull one device, again and again."""
-    with node({'disconnect_grace': 0.0}) as (_, client), awake():
+    with node({'disconnect_grace': 0.0}) as (_, client):
         plug_and_pull(results, client)
 
 
 def starting(results: Results) -> None:
     """Activate a node, again and again."""
-    with node({'autostart': False}) as (_, client), awake():
+    with node({'autostart': False}) as (_, client):
         starts = [start(client, number) for number in range(STARTS)]
     for percent, name in ((50, 'p50'), (100, 'max')):
         results.add(f'activation to the complete list, {name}', percentile(starts, percent), 'ms',

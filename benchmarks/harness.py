@@ -1,6 +1,6 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What every benchmark shares: result rows, their table and file, percentiles, and a machine kept awake."""
+"""What every benchmark shares: result rows, their table and file, percentiles, and busy loops."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -161,28 +161,14 @@ def machine() -> dict[str, Any]:
 
 
 @contextmanager
-def awake() -> Iterator[None]:
-    """
-    Keep every core awake with a loop that runs only where nothing else wants to.
-
-    A core that sleeps makes `fdatasync` and wake-ups bimodal: 0.1 ms or several ms. Linux shares the
-    processor among sessions before it looks at priorities (sched(7), "The autogroup feature"), so
-    the loop must be in the session of the processes that are measured.
-    """
-    with _spinning(os.SCHED_IDLE):
-        yield
-
-
-@contextmanager
 def busy() -> Iterator[None]:
-    """Run a loop on every core that claims as much of it as each process that is measured."""
-    with _spinning(os.SCHED_OTHER):
-        yield
+    """
+    Run a loop on every core that claims as much of it as each process that is measured.
 
-
-@contextmanager
-def _spinning(policy: int) -> Iterator[None]:
-    spinners = [_spin(core, policy) for core in os.sched_getaffinity(0)]
+    Linux shares the processor among sessions before it looks at processes (sched(7), "The autogroup
+    feature"), so the loops are in the session of the processes that are measured.
+    """
+    spinners = [_spin(core) for core in os.sched_getaffinity(0)]
     try:
         yield
     finally:
@@ -191,16 +177,15 @@ def _spinning(policy: int) -> Iterator[None]:
             os.waitpid(pid, 0)
 
 
-def _spin(core: int, policy: int) -> int:
-    command = [sys.executable, '-c', _SPINNER, str(core), str(policy), str(os.getpid())]
+def _spin(core: int) -> int:
+    command = [sys.executable, '-c', _SPINNER, str(core), str(os.getpid())]
     return os.posix_spawn(sys.executable, command, os.environ)
 
 
 _SPINNER = """
 import os, sys
-core, policy, parent = map(int, sys.argv[1:])
+core, parent = map(int, sys.argv[1:])
 os.sched_setaffinity(0, {core})
-os.sched_setscheduler(0, policy, os.sched_param(0))
 while os.getppid() == parent:
     for _ in range(1_000_000):
         pass

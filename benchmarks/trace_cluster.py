@@ -24,7 +24,6 @@ import time
 
 from builtin_interfaces.msg import Duration
 import fleet
-from harness import awake
 from muster_interfaces.srv import AcquireLock, ReleaseLock
 import traced_node
 
@@ -52,7 +51,7 @@ def main() -> None:
     count = parser.parse_args().count
     wrapper = Path(traced_node.__file__)
     os.environ['PYTHONPATH'] = os.pathsep.join([str(wrapper.parent), os.environ.get('PYTHONPATH', '')])
-    with fleet.muster_cluster(module=wrapper.stem) as cluster, awake():
+    with fleet.muster_cluster(module=wrapper.stem) as cluster:
         leader = cluster.settle()
         calls = acquires(cluster, leader, WARM_UP + count)[WARM_UP:]
         traces = {member: cluster.output(member, signal.SIGTERM) for member in fleet.MEMBERS}
