@@ -20,6 +20,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from muster.cluster.member import ClusterMember
+from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import Raft
 from muster.cluster.raft.log import Log
 from muster.cluster.requests import Requests
@@ -28,6 +29,7 @@ from muster.cluster.state.machine import StateMachine
 from muster.cluster.state.sessions import Sessions
 from muster.cluster.state.tasks import Task, TaskTable
 from oracle import Violation
+import scenes
 from simulation import tell
 
 #: A function, a piece of its text, and what stands there instead.
@@ -42,6 +44,7 @@ class Bug:
     breaks: str
     edits: tuple[Edit, ...]
     seeds: int = 60      # it is found among so many, from 0
+    story: Callable[[int], object] = tell
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -63,7 +66,7 @@ class Bug:
         with self.planted():
             for seed in range(self.seeds):
                 try:
-                    tell(seed)
+                    self.story(seed)
                 except Violation as violation:
                     return seed, violation.what
         return None
@@ -134,6 +137,10 @@ BUGS = (
          '            next((m for m in self.configuration.voters if m.id == sender.id), sender))'),
         (ClusterMember.receive, 'packet.receiver != self.me', 'packet.receiver.id != self.me.id'),
     ), 100),
+    Bug('single majority', 'in a joint configuration the new voters decide alone', (
+        (Configuration.has_quorum, '(self.voters, self.outgoing or self.voters)', '(self.voters,)'),
+        (Configuration.committed, 'min(index, self._majority_index(self.outgoing, match))', 'index'),
+    ), 1, lambda _: scenes.divided_change()),
     Bug('leads without quorum', 'a leader that hears no quorum goes on', (
         (Raft._check_quorum, 'not self.configuration.has_quorum(heard)', 'False'),
     )),

@@ -3,14 +3,13 @@
 """The simulation finds every deliberate bug, and nothing without one."""
 from bugs import Bug, BUGS
 import pytest
-from simulation import tell
 
 
 @pytest.mark.parametrize('bug', BUGS, ids=lambda bug: bug.name.replace(' ', '-'))
 def test_deliberate_bug_is_caught(bug: Bug) -> None:
     caught = bug.caught()
     assert caught is not None, f'{bug.seeds} stories did not show that {bug.breaks}'
-    tell(caught[0])  # without the bug the same story holds
+    bug.story(caught[0])  # without the bug the same story holds
 
 
 def test_a_bug_whose_text_is_gone_is_an_error() -> None:
