@@ -257,7 +257,7 @@ def events(options: argparse.Namespace) -> Table:
 
 
 def train(options: argparse.Namespace) -> Table | int:
-    """Learn a specification off-line, in the simulated world, and save the model for the node."""
+    """Learn a specification off-line, in the simulated world or Gymnasium; save the model for the node."""
     from muster.offline.command import listed, run, TrainingError
     try:
         return listed(options) if options.list else run(options)
@@ -367,6 +367,9 @@ def parser() -> Parser:
 def _train(made: argparse.ArgumentParser) -> None:
     made.add_argument('--config', required=True, metavar='FILE',
                       help='specification; also one of those in share/muster/config/learning')
+    made.add_argument('--environment', default='', metavar='ID',
+                      help='a Gymnasium environment with the same elements and actions, as '
+                           'package.module:Name-v0 (default: the simulated world)')
     made.add_argument('--steps', type=bringup.within(int, 1, 10**9), default=100_000, metavar='N',
                       help='control cycles (default: %(default)s)')
     made.add_argument('--seed', type=bringup.within(int, 0, 2**31 - 1), default=1, metavar='N',

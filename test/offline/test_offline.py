@@ -105,6 +105,40 @@ def test_what_cannot_be_trained_is_said_in_a_line(tmp_path: Path, capsys: pytest
     assert not list(tmp_path.rglob('*.npz'))
 
 
+BALANCE = """\
+rate: 50.0
+observation:
+  - {name: cart, topic: cart, type: std_msgs/msg/Float64MultiArray, field: 'data[0:4]', length: 4,
+     max_age: 0.1}
+action:
+  topic: push
+  type: std_msgs/msg/Float64
+  actions: {left: {data: -1.0}, right: {data: 1.0}}
+  safe_action: {data: 0.0}
+reward: {topic: reward, type: std_msgs/msg/Float32}
+agent: {kind: dqn, hidden: [16], learning_starts: 100}
+"""
+
+
+def test_a_gymnasium_environment_stands_for_the_robot(tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / 'balance.yaml'
+    file.write_text(BALANCE)
+    arguments = ['train', '--config', str(file), '--models', str(tmp_path / 'models'), '--steps', '400',
+                 '--evaluate', '3', '--environment']
+    assert main([*arguments, 'CartPole-v1']) == 0
+    assert '3 episodes without exploration' in ' '.join(capsys.readouterr().out.split())
+    version = ModelStore(tmp_path / 'models').find('trained')
+    assert len(version.returns) == 3 and version.metrics['steps'] == 400
+    specification = load_specification(file)
+    restore(ModelStore(tmp_path / 'models').load('trained'), make_agent(specification), specification.meaning)
+    for other, told in (('Acrobot-v1', 'observes 6 elements'), ('Nothing-v0', 'Nothing'),
+                        ('no_such_module:Nothing-v0', 'no_such_module')):
+        assert main([*arguments, other]) == 1
+        error = capsys.readouterr().err
+        assert told in error and error.count('\n') == 1
+
+
 @pytest.mark.parametrize(('old', 'new', 'told'), [
     ('topic: odom', 'topic: wheels', "does not send 'wheels'"),
     ('topic: cmd_vel', 'topic: motors', "on 'motors'"),

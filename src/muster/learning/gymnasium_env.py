@@ -47,7 +47,7 @@ def make(name: str, **options: Any) -> Any:
         raise GymnasiumError('Gymnasium is not installed: pip install gymnasium') from error
     try:
         return gymnasium.make(name, disable_env_checker=True, **options)
-    except (gymnasium.error.Error, TypeError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
         raise GymnasiumError(f'{name}: {error}') from error
 
 

@@ -1,10 +1,12 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """
-The command `muster train`: learns a specification in the simulated world.
+The command `muster train`: learns a specification in the simulated world, or in a Gymnasium environment.
 
-The observation, action and reward of a specification run through the node's own control cycle, so
-what was learned here is loaded there. The model goes into the store that the robot's node reads.
+In the simulated world the observation, action and reward of a specification run through the node's own
+control cycle, so what was learned here is loaded there. A Gymnasium environment stands for all of them:
+it gives the elements of the observation in the order of the terms, obeys the numbers of the actions and
+rewards as it likes. The model goes into the store that the robot's node reads.
 """
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from typing import Any, NoReturn
 
 from ament_index_python.packages import get_package_share_directory, PackageNotFoundError
 from muster.home import state_directory
-from muster.learning.agents.base import Agent, Hyperparameters
+from muster.learning import gymnasium_env
+from muster.learning.agents.base import Agent, Continuous, Hyperparameters
 from muster.learning.cycle import ControlCycle
 from muster.learning.models import ModelError, ModelStore, snapshot
 from muster.learning.specification import (
@@ -28,6 +31,7 @@ from muster.learning.training import make_agent, rollout
 from muster.offline.curve import Curve, draw, sparkline
 from muster.offline.trials import judge, ROBOT, UNSEEN, Verdict
 from muster.simulation.environment import WorldEnvironment, worlds
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -68,21 +72,72 @@ def run(options: argparse.Namespace) -> int:
     try:
         store = ModelStore((options.models or state_directory(options.robot) / 'models').expanduser())
         return _keep(options, _trained(options, console), store, console)
-    except (SpecificationError, ModelError) as error:
+    except (SpecificationError, ModelError, gymnasium_env.GymnasiumError) as error:
         raise TrainingError(str(error)) from error
 
 
-# The simulated world --------------------------------------------------------------------------
 def _trained(options: argparse.Namespace, console: Console) -> Course:
     specification = load_specification(_found(options.config))
     check_messages(specification)
     parameters = hyperparameters(specification.hyperparameters, specification.agent, options.arguments)
     specification = replace(specification, hyperparameters=parameters)
+    if options.environment:
+        return _in_gymnasium(options, specification, console)
+    return _in_the_world(options, specification, console)
+
+
+def _course(specification: Specification, seed: int) -> Course:
+    return Course(make_agent(specification, seed), specification.meaning, Path(specification.file).name,
+                  specification.rate)
+
+
+# Gymnasium ------------------------------------------------------------------------------------
+def _in_gymnasium(options: argparse.Namespace, specification: Specification, console: Console) -> Course:
+    environment = gymnasium_env.make(options.environment)
+    _check_spaces(specification, environment, options.environment)
+    course = _course(specification, options.seed)
+    with _interrupt() as interrupted, _progress(console, options.steps) as show:
+        begun = time.process_time()
+
+        def ended(step: int, total: float) -> bool:
+            course.steps = step
+            course.curve.episodes.append((step, total))
+            show(course)
+            return not interrupted()
+
+        course.steps = gymnasium_env.train(
+            course.agent, environment, options.steps, options.seed, progress=ended).steps
+        course.seconds = time.process_time() - begun
+    if options.evaluate:
+        course.returns = gymnasium_env.evaluate(course.agent, environment, options.evaluate, UNSEEN)
+        course.metrics = {'starts': float(options.evaluate)}
+    return course
+
+
+def _check_spaces(specification: Specification, environment: Any, name: str) -> None:
+    """Refuse an environment that does not stand for what the specification senses and does."""
+    elements, actions = gymnasium_env.elements_of(environment), gymnasium_env.actions_of(environment)
+    if elements != specification.elements:
+        raise TrainingError(f'{name} observes {elements} elements, the terms of {specification.file} '
+                            f'{specification.elements}: they must be the same, in the same order')
+    wanted = specification.action.space
+    if isinstance(wanted, Continuous) and isinstance(actions, Continuous):
+        same = np.shape(actions.low) == np.shape(wanted.low) and \
+            np.allclose((actions.low, actions.high), (wanted.low, wanted.high))  # float32 of the environment
+    else:
+        same = actions == wanted
+    if not same:
+        raise TrainingError(f'{name} obeys {actions}, the action of {specification.file} is {wanted}: '
+                            'they must be the same')
+
+
+# The simulated world --------------------------------------------------------------------------
+def _in_the_world(options: argparse.Namespace, specification: Specification, console: Console) -> Course:
     first = worlds(ROBOT, options.seed * WORLDS_APART)
     environment = WorldEnvironment(next(first), ROBOT, first)
     _check_world(specification, environment)
-    agent = make_agent(specification, options.seed)
-    course = Course(agent, specification.meaning, Path(specification.file).name, specification.rate)
+    course = _course(specification, options.seed)
+    agent = course.agent
     best = _learn(options, specification, environment, course, console)
     if best:
         agent.restore(*best)
@@ -272,6 +327,10 @@ def _told(course: Course) -> list[tuple[str, str]]:
     if 'success' in metrics:
         rows.append(('success', f'{metrics["success"]:.1%} of {len(course.returns)} starts in unseen worlds, '
                      f'collisions {metrics["collisions"]:.1%}'))
+    elif course.returns:
+        mean = sum(course.returns) / len(course.returns)
+        rows.append(('return', f'{mean:.2f} on average of {len(course.returns)} episodes '
+                     'without exploration'))
     return rows
 
 
