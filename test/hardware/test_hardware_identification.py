@@ -89,7 +89,7 @@ def test_a_card_reader_is_one_device_and_sata_disks_are_several() -> None:
         disks += [scsi, below(scsi, f'block/{name}', 'block', f'/dev/{name}', 'disk', size='2048')]
     found = devices(sata, *disks)
     assert sorted(d.type for d in found.values()) == ['storage', 'storage', 'storage_controller']
-    assert dict(found['scsi-0:0:0:0'].properties)['size_bytes'] == '1048576'
+    assert [str(offer) for offer in found['scsi-0:0:0:0'].offers] == ['block_storage{capacity=1048576}']
 
 
 def test_a_gamepad_is_one_device_whatever_layers_it_has() -> None:

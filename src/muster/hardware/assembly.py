@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 import re
 
+from muster.hardware import attributes
 from muster.hardware.capabilities import Offer
 from muster.hardware.devices import Device, Status, UNKNOWN
 from muster.hardware.evidence import Record
@@ -17,13 +18,14 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
             'bDeviceClass', 'bDeviceSubClass', 'bDeviceProtocol',
             'bInterfaceClass', 'bInterfaceSubClass', 'bInterfaceProtocol'),
     'pci': ('vendor', 'device', 'class'),
-    'tty': ('type',),
-    'net': ('type',),
-    'block': ('size', 'removable', 'serial'),
+    'tty': ('type', 'uartclk'),
+    'net': ('type', 'speed', 'address'),
+    'block': ('size', 'removable', 'serial', 'queue/rotational'),
     'nvme': ('serial', 'model'),
     'scsi': ('vendor', 'model', 'type'),
     'mmc': ('name', 'serial', 'type'),
-    'input': ('name',), 'i2c': ('name',), 'iio': ('name',), 'video4linux': ('name',), 'gpio': ('label',),
+    'input': ('name', 'properties', 'capabilities/key', 'capabilities/rel', 'capabilities/abs'),
+    'i2c': ('name',), 'iio': ('name',), 'video4linux': ('name',), 'gpio': ('label',),
     'sound': (), 'hidraw': (), 'hid': (), 'virtio': (), 'media': (), 'drm': (), 'bluetooth': (),
     'i2c-dev': (), 'spi': (), 'spidev': (), 'power_supply': (),
 }
@@ -106,6 +108,7 @@ def assemble(key: str, members: Sequence[Record], records: Mapping[str, Record],
     """Make one device of its records; `records` are all, to tell where it is plugged in."""
     main = members[0]
     claim = rules.identify(members)
+    offers = attributes.refine(claim.offers, attributes.offers(members))
     bus = BUS_NAMES.get(main.subsystem, main.subsystem)
     serial = _serial(members)
     product = f'{main.vendor_id}:{main.product_id}' if main.vendor_id else ''
@@ -117,13 +120,13 @@ def assemble(key: str, members: Sequence[Record], records: Mapping[str, Record],
         type=claim.type, confidence=claim.confidence, status=_status(members, claim),
         path=clean(f'/sys{key}', 1024), nodes=_nodes(members),
         vendor_id=main.vendor_id, product_id=main.product_id, serial=serial,
-        capabilities=claim.capabilities, offers=detailed(claim), candidates=candidates(claim),
-        properties=_properties(members, claim))
+        capabilities=tuple(sorted({offer.capability for offer in offers})), offers=detailed(offers),
+        candidates=candidates(claim), properties=_properties(members, claim))
 
 
-def detailed(claim: Claim) -> tuple[Offer, ...]:
+def detailed(offers: Sequence[Offer]) -> tuple[Offer, ...]:
     """Return the offers that tell more than their names."""
-    return tuple(offer for offer in claim.offers if offer.attributes)
+    return tuple(offer for offer in offers if offer.attributes)
 
 
 def candidates(claim: Claim) -> tuple[str, ...]:
@@ -206,7 +209,4 @@ def _properties(members: Sequence[Record], claim: Claim) -> tuple[tuple[str, str
     for record in members:
         if record.subsystem == 'net':
             facts['interface'] = record.name
-        size = record.attributes.get('size', '')
-        if record.subsystem == 'block' and size.isdecimal():
-            facts['size_bytes'] = str(int(size[:18]) * 512)  # sysfs counts sectors of 512 bytes, always
     return tuple((k, clean(v)) for k, v in sorted(facts.items()) if v)

@@ -52,6 +52,9 @@ ATTRIBUTES: Mapping[str, AttributeKind] = {
     'speed': AttributeKind(float, 'bit/s', 'speed of a link'),
     'frequency': AttributeKind(float, 'Hz', 'clock or output frequency, at most'),
     'removable': AttributeKind(bool, '', 'whether the medium can be taken out'),
+    'rotational': AttributeKind(bool, '', 'whether a disk turns'),
+    'wireless': AttributeKind(bool, '', 'whether a link is by radio'),
+    'mac': AttributeKind(str, '', 'hardware address of a network interface, in lower case'),
 }
 OPERATORS: Mapping[str, Callable[[Scalar, Scalar], bool]] = {
     '>=': operator.ge, '<=': operator.le, '!=': operator.ne, '=': operator.eq, '>': operator.gt,

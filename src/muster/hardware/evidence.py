@@ -9,9 +9,22 @@ import re
 from typing import NamedTuple
 
 
+class VideoMode(NamedTuple):
+    """One way in which a camera gives images; `fps` are the rates to choose from, images a second."""
+
+    pixel_format: str
+    width: int
+    height: int
+    fps: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class Record:
-    """One device of the kernel, as sysfs and udev tell it; `path` begins with /devices."""
+    """
+    One device of the kernel, as sysfs and udev tell it; `path` begins with /devices.
+
+    `modes` are those of a video node, in the order of its driver.
+    """
 
     path: str
     subsystem: str
@@ -20,6 +33,7 @@ class Record:
     node: str = ''
     properties: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    modes: tuple[VideoMode, ...] = ()
 
     @property
     def name(self) -> str:

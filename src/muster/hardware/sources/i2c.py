@@ -214,7 +214,7 @@ def device(adapter: Adapter, address: int, claim: Claim, chip: Chip, driver: str
         status=Status.CONNECTED if ready else Status.DISCOVERED,
         path=clean(f'/sys{_path(adapter, address)}', 1024),
         nodes=() if driver else (f'/dev/i2c-{adapter.number}',), capabilities=claim.capabilities,
-        offers=detailed(claim), candidates=candidates(claim),
+        offers=detailed(claim.offers), candidates=candidates(claim),
         properties=tuple((key, clean(value)) for key, value in sorted(facts.items()) if value))
 
 

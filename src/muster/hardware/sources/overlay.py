@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from muster.hardware.assembly import assemble, candidates, clean, detailed, groups, owner, relevant
+from muster.hardware.attributes import refine
 from muster.hardware.devices import Device, Status, UNKNOWN
 from muster.hardware.evidence import Record
 from muster.hardware.identification import Claim, Rules
@@ -50,5 +51,5 @@ def told(device: Device, claim: Claim, name: str, facts: Iterable[tuple[str, str
         device, name=clean(f'{claim.name or device.type.replace("_", " ")} ({name})', 128), type=claim.type,
         confidence=claim.confidence, capabilities=tuple(sorted({*device.capabilities, *claim.capabilities})),
         status=device.status if claim.type == UNKNOWN else Status.CONNECTED,
-        offers=detailed(claim) or device.offers, candidates=candidates(claim),
+        offers=refine(device.offers, detailed(claim.offers)), candidates=candidates(claim),
         properties=tuple((key, value) for key, value in sorted(properties.items()) if value))

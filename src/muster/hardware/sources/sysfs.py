@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import re
 
 from muster.hardware.assembly import ATTRIBUTES
 from muster.hardware.evidence import Record
 
+PCM = re.compile(r'/pcmC(\d{1,3})D(\d{1,3})[cp]$')
 MAX_ATTRIBUTE = 4096  # bytes; sysfs itself has no more than a page
 
 
@@ -53,6 +55,9 @@ def read(path: str, root: Path = Path('/sys')) -> Record | None:
         return None
     properties = dict(line.split('=', 1) for line in _text(f'{folder}/uevent').splitlines() if '=' in line)
     attributes = {name: _text(f'{folder}/{name}') for name in ATTRIBUTES.get(subsystem, ())}
+    stream = PCM.search(path) if subsystem == 'sound' else None
+    if stream:      # what ALSA tells of USB sound devices, it tells in /proc alone
+        attributes['stream'] = _text(f'/proc/asound/card{stream[1]}/stream{stream[2]}')
     node = properties.get('DEVNAME', '')
     return Record(path, subsystem, properties.get('DEVTYPE', ''), properties.get('DRIVER', ''),
                   f'/dev/{node}' if node else '', properties,

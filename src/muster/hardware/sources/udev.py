@@ -16,6 +16,7 @@ from muster.hardware.devices import Device, Report
 from muster.hardware.evidence import Record
 from muster.hardware.identification import Rules
 from muster.hardware.sources import sysfs
+from muster.hardware.sources.v4l2 import Cameras
 from muster.hardware.sources.worker import pause, PERIODIC
 import pyudev
 import pyudev._ctypeslib.utils as pyudev_loader
@@ -65,6 +66,7 @@ class UdevSource:
         self._sender = ''
         self._opened = 0.0
         self._problem = ''
+        self._cameras = Cameras()
 
     def scan(self, reason: str) -> Report:
         """Read everything; the monitor is opened first, so that nothing is lost in between."""
@@ -123,10 +125,12 @@ class UdevSource:
                              'twice a second only; in a container share the network namespace of the host')
 
     def _read(self, path: str) -> Record | None:
-        """Read one relevant device, with what udev's database adds to sysfs, as ID_SERIAL_SHORT."""
+        """Read one relevant device, with what udev's database adds to sysfs and a camera's driver tells."""
         record = sysfs.read(path)
         if record is None or not relevant(record):
             return None
+        if record.subsystem == 'video4linux' and record.node:
+            record = replace(record, modes=self._cameras.modes(path, record.node))
         if self._context is None:
             return record
         try:
