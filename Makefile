@@ -25,8 +25,8 @@ shell: prepare    ## a shell with everything sourced
 	@exec bash --rcfile <(echo '[ ! -f ~/.bashrc ] || . ~/.bashrc; . workspace/env.sh') -i
 bench: prepare    ## every benchmark; results in benchmarks/results
 	@$(IN) for area in benchmarks/bench_*.py; do python $$area || exit 1; done
-bench-%: prepare  ## one area, as bench-cluster
-	@$(IN) python benchmarks/bench_$*.py
+bench-%: prepare  ## one area, as bench-cluster (ARGS=--help)
+	@$(IN) python benchmarks/bench_$*.py $(ARGS)
 peers:            ## what the benchmarks of learning compare with, in .peers (several GB, minutes)
 	@workspace/peers.sh
 prepare:

@@ -37,7 +37,7 @@ QUICK = Plan(seeds=2, seconds=0.05, steps=20_000, starts=20, worlds=1, driven=10
 
 def main() -> None:
     """Measure all of it, or what was asked for."""
-    plan, chosen = arguments()
+    plan, chosen, keep = arguments()
     if 'OPENBLAS_NUM_THREADS' not in os.environ:  # what is compared is the work of one thread
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | peer.ONE_THREAD)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
@@ -47,19 +47,26 @@ def main() -> None:
             with results.part(name):
                 # Imported now: a part that cannot be is a row with the reason, not the end of all.
                 part(import_module(f'learning.{name}'), results, plan)
-    results.finish(keep=set(chosen) == PARTS.keys() and plan == Plan())
+            if keep:  # at once: whoever interrupts loses the part that was under way, and no other
+                results.merge(tuple(PARTS))
+    results.finish(keep=False)
 
 
-def arguments() -> tuple[Plan, list[str]]:
-    """Read the command line."""
+def arguments() -> tuple[Plan, list[str], bool]:
+    """Return how much is to be measured, which parts, and whether the results are to be kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='everything, but short; shown and not kept')
     parser.add_argument('--only', nargs='+', choices=tuple(PARTS), default=list(PARTS), metavar='PART',
-                        help=f'some of {", ".join(PARTS)}; the results are shown and not kept')
+                        help=f'some of {", ".join(PARTS)}; shown and not kept, without --keep')
+    parser.add_argument('--keep', action='store_true',
+                        help='put the results in place of those of the same parts; done with all parts')
     parser.add_argument('--seeds', type=int, help=f'seeds of each training (default: {Plan.seeds})')
     given = parser.parse_args()
+    if given.quick and given.keep:
+        parser.error('--quick measures too little to be kept')
     plan = QUICK if given.quick else Plan()
-    return replace(plan, seeds=given.seeds) if given.seeds else plan, given.only
+    plan = replace(plan, seeds=given.seeds) if given.seeds else plan
+    return plan, given.only, given.keep or (set(given.only) == PARTS.keys() and plan == Plan())
 
 
 def _plainly(module: Any, results: Results, _: Plan) -> None:

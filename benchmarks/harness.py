@@ -36,7 +36,7 @@ class Row:
     """
     One measured figure, beside what a peer reached in the same run; None where there is none.
 
-    `remark` says why a figure is missing.
+    `remark` says why a figure is missing, `part` in which part of the benchmark it was measured.
     """
 
     measure: str
@@ -48,6 +48,7 @@ class Row:
     target: str | None
     met: bool | None
     remark: str = ''
+    part: str = ''
 
 
 class Results:
@@ -57,6 +58,7 @@ class Results:
         """Begin with none."""
         self.area = area
         self.rows: list[Row] = []
+        self._part = ''
         self._console = Console(width=None if sys.stdout.isatty() else 140)
         self.say(f'[bold]{area}[/bold] ({os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f})')
 
@@ -82,19 +84,27 @@ class Results:
         if value is None and remark and given:
             met = False  # a target is not reached by failing to measure
         target = ' and '.join(text.format(bound) for bound, _, text, _ in given) or None
-        self.rows.append(Row(measure, value, unit, peer, peer_value, ratio, target, met, remark))
+        self.rows.append(Row(measure, value, unit, peer, peer_value, ratio, target, met, remark,
+                             self._part))
         beside = f' ({peer}: {number(peer_value)})' if peer else ''
         self.say(f'  {measure}: {number(value)} {unit}{beside}{f" ({escape(remark)})" if remark else ""}')
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Measure a part; what it raises becomes a row without a value, and the others are measured still."""
-        begun = time.monotonic()
+        """
+        Measure a part; what it raises becomes a row without a value, and the others are measured still.
+
+        Rows of a part within a part belong to the outer one.
+        """
+        begun, outer = time.monotonic(), self._part
+        self._part = outer or name
         try:
             yield
         except Exception as error:  # whatever it was, an hour of other figures must not go with it
             traceback.print_exc()
             self.add(name, None, '', remark=reason(error))
+        finally:
+            self._part = outer
         self.say(f'  [dim]{name}: took {time.monotonic() - begun:.0f} s[/dim]')
 
     def finish(self, *, keep: bool = True) -> None:
@@ -104,6 +114,16 @@ class Results:
             return
         RESULTS.mkdir(exist_ok=True)
         write(RESULTS / f'{self.area}.json', [asdict(row) for row in self.rows])
+        write(RESULTS / 'machine.json', machine())
+
+    def merge(self, parts: Sequence[str]) -> None:
+        """Write the rows so far in place of those of the same parts; the file keeps the order of `parts`."""
+        path = RESULTS / f'{self.area}.json'
+        before = json.loads(path.read_text()) if path.exists() else []
+        measured = {row.part for row in self.rows}
+        rows = [row for row in before if row.get('part') in parts and row['part'] not in measured]
+        rows += map(asdict, self.rows)
+        write(path, sorted(rows, key=lambda row: parts.index(row['part'])))
         write(RESULTS / 'machine.json', machine())
 
     def _table(self) -> Table:

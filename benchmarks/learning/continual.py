@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 from harness import Results
-from learning.peer import ONE_THREAD
+from learning.peer import ONE_THREAD, PATIENCE
 from learning.worlds import ELEMENTS, GOALS, in_turn
 from matplotlib.figure import Figure
 from muster.learning.agents.base import Discrete
@@ -133,7 +133,7 @@ def call(*arguments: object) -> None:
     """Run the peer's side; its warnings stay its own."""
     script = Path(__file__).parent / 'peers' / 'avalanche_peer.py'
     subprocess.run([PEER, '-W', 'ignore', script, *map(str, arguments)], check=True, capture_output=True,
-                   env=os.environ | ONE_THREAD)
+                   env=os.environ | ONE_THREAD, timeout=PATIENCE)
 
 
 def job(sequence: str, images: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> Job:

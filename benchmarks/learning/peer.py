@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 #: One thread in each process: what is compared is the work, not the cores.
 ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-PATIENCE = 1800.0
+#: Seconds for one process; the longest takes about two minutes of the processor.
+PATIENCE = 900.0
 
 
 class Missing(Exception):
@@ -42,8 +43,11 @@ def own(module: str, plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, env=os.environ | ONE_THREAD, cwd=HERE.parent, capture_output=True,
-                          text=True, timeout=PATIENCE)
+    try:
+        done = subprocess.run(command, env=os.environ | ONE_THREAD, cwd=HERE.parent, capture_output=True,
+                              text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise Missing(f'{command[-2]} took longer than {PATIENCE:g} s') from error
     if done.returncode:
         raise Missing(f'{command[-2]} failed: {" ".join(done.stderr.strip().splitlines()[-1:])}')
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

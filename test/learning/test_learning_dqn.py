@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from muster.learning import gymnasium_env
 from muster.learning.agents.base import Discrete, LearningMode, Transition
 from muster.learning.agents.dqn import DQN, DQNParameters
 from muster.learning.checkpoint import load_checkpoint, save_checkpoint
@@ -76,6 +77,19 @@ def test_the_random_walk_has_its_known_values(variant: dict[str, Any]) -> None:
         place = 2 if over else following
     values = [float(agent.values(one_hot(place, 5))[0]) for place in range(5)]
     assert values == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6], abs=0.06)
+
+
+@pytest.mark.parametrize('variant', [
+    {'target_interval': 25},
+    {'duelling': True, 'n_step': 5, 'target_rate': 0.05, 'target_interval': 1}], ids=str)
+def test_balancing_for_ever_is_worth_no_more_than_its_discounted_rewards(variant: dict[str, Any]) -> None:
+    """One for each step is worth 1 / (1 - discount) at most; values that run away exceed it soon."""
+    agent = make(observations=4, actions=2, discount=0.9, discount_end=0.9, train_interval=2, **variant)
+    environment, bound, highest = gymnasium_env.make('CartPole-v1'), 1 / (1 - 0.9), []
+    for _ in range(5):
+        gymnasium_env.train(agent, environment, 500, seed=1)
+        highest.append(float(agent.values(vector(0, 0, 0, 0)).max()))
+    assert max(highest) < 2 * bound and highest[-1] > 0.5 * bound
 
 
 def test_a_time_limit_is_not_the_end_of_the_task() -> None:
