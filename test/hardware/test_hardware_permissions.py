@@ -8,7 +8,8 @@ RULES = Path(__file__).resolve().parents[2] / 'config' / 'udev' / '70-muster.rul
 #: One assignment or comparison of a rule, udev(7).
 ITEM = re.compile(r'(SUBSYSTEM|KERNEL)=="[^"]+"|(GROUP|MODE|ENV\{[A-Z_]+\})="[^"]+"')
 #: Every kernel interface that is opened, and the group that may.
-GROUPS = {'i2c-dev': 'i2c', 'spidev': 'spi', 'gpio': 'gpio', 'hidraw': 'input', 'tty': 'dialout'}
+GROUPS = {'i2c-dev': 'i2c', 'spidev': 'spi', 'gpio': 'gpio', 'video4linux': 'video',
+          'hidraw': 'input', 'tty': 'dialout'}
 
 
 def test_every_rule_gives_one_interface_to_one_group() -> None:

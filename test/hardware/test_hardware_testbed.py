@@ -1,0 +1,247 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Muster's discovery in a process of its own, on machines that are made with umockdev."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+import errno
+import functools
+import operator
+import os
+import threading
+
+from camera import Camera, METADATA
+from i2c_bus import Chip, FakeBus, forbidden, Transfer
+from kernel import RULES
+import pytest
+from testbed import camera_driver, i2c_driver, Program, Testbed
+
+HOST = '/devices/pci0000:00/0000:00:14.0'
+HUB = f'{HOST}/usb1'
+#: Peers notice an unplugged device after 30 to 45 s; here it is a second, the grace period included.
+SECOND = 1.0
+
+
+@pytest.fixture
+def bed() -> Iterator[Testbed]:
+    """Return a machine with a USB controller and its root hub."""
+    machine = Testbed()
+    machine.plug(HOST, 'pci', driver='xhci_hcd', vendor='0x8086', device='0x9d2f', **{'class': '0x0c0330'})
+    machine.plug(HUB, 'usb', 'usb_device', driver='usb', idVendor='1d6b', idProduct='0002', version=' 2.00',
+                 bDeviceClass='09', bDeviceSubClass='00', bDeviceProtocol='01')
+    yield machine
+    machine.close()
+
+
+def usb(bed: Testbed, port: str, ids: str, *classes: str, driver: str = 'driver', event: bool = True,
+        **told: str | bytes) -> str:
+    """Plug a USB device in, with interfaces by their class codes; return its path."""
+    vendor, product = ids.split(':')
+    path = bed.plug(f'{HUB}/1-{port}', 'usb', 'usb_device', f'/dev/bus/usb/001/00{port}', 'usb', event,
+                    idVendor=vendor, idProduct=product, bDeviceClass='00', bDeviceSubClass='00',
+                    bDeviceProtocol='00', **told)
+    for number, code in enumerate(classes):
+        bed.plug(f'{path}/1-{port}:1.{number}', 'usb', 'usb_interface', '', driver, event,
+                 bInterfaceClass=code[:2], bInterfaceSubClass=code[2:4], bInterfaceProtocol=code[4:])
+    return path
+
+
+def webcam(bed: Testbed, port: str = '3') -> str:
+    """Plug a camera in that has three nodes and a microphone."""
+    path = usb(bed, port, '046d:0825', '0e0100', '0e0200', '010100', driver='uvcvideo', serial='CAM1')
+    for name in ('video0', 'video1'):
+        bed.plug(f'{path}/1-{port}:1.0/video4linux/{name}', 'video4linux', node=f'/dev/{name}', name='Webcam')
+    bed.plug(f'{path}/1-{port}:1.0/media0', 'media', node='/dev/media0')
+    bed.plug(f'{path}/1-{port}:1.2/sound/card1/pcmC1D0c', 'sound', node='/dev/snd/pcmC1D0c')
+    return path
+
+
+def of(program: Program, event: str, part: str) -> dict:
+    """Return the next such event of the device whose id contains `part`."""
+    return program.until(lambda told: told['event'] == event and part in told['id'])
+
+
+# Hot-plug -------------------------------------------------------------------------------------
+def test_a_device_is_found_before_the_start_and_after_it(bed: Testbed) -> None:
+    usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program = bed.run()
+    assert program.devices()['usb-1546:01a8-S1']['type'] == 'gps'
+    usb(bed, '2', '1546:01a8', '020201', driver='cdc_acm', serial='S2')
+    assert of(program, 'connected', 'S2')['type'] == 'gps'
+    assert not [told for told in program.past if told['event'] == 'disconnected']
+
+
+def test_an_unplugged_device_is_noticed_within_a_second(bed: Testbed) -> None:
+    path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program = bed.run()
+    bed.pull(path)
+    gone = program.until(lambda told: told['event'] == 'disconnected', SECOND)
+    assert gone['id'] == 'usb-1546:01a8-S1' and 'remove' in gone['reason']
+    assert 'usb-1546:01a8-S1' not in program.devices()
+
+
+def test_replugged_on_another_port_it_keeps_its_identity(bed: Testbed) -> None:
+    path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program = bed.run()
+    bed.pull(path)
+    of(program, 'disconnected', 'S1')
+    usb(bed, '4', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    back = program.until(lambda told: told['event'] in ('discovered', 'connected'))
+    assert (back['event'], back['id']) == ('connected', 'usb-1546:01a8-S1') and back['path'].endswith('1-4')
+
+
+def test_two_equal_devices_without_serials_stay_two(bed: Testbed) -> None:
+    for port in ('1', '2'):
+        usb(bed, port, '1a86:7523', 'ff0102', driver='ch341')
+    found = [device for device in bed.run().devices().values() if '1a86:7523' in device['id']]
+    assert len({device['id'] for device in found}) == 2
+
+
+def test_a_flap_within_the_grace_disconnects_nobody(bed: Testbed) -> None:
+    path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program = bed.run()
+    started = len(program.past)
+    for _ in range(10):
+        bed.pull(path)
+        usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    usb(bed, '2', '046d:c52b', '030101', serial='LAST')     # what comes after it is seen after it
+    of(program, 'connected', 'LAST')
+    told = {told['event'] for told in program.past[started:] if 'S1' in told['id']}
+    assert told <= {'changed', 'connected'}
+    assert program.devices()['usb-1546:01a8-S1']['status'] == 'CONNECTED'
+
+
+def test_noise_of_events_changes_nothing(bed: Testbed) -> None:
+    path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program = bed.run()
+    events = program.ask('status')['events']
+    for action in ('bind', 'unbind', 'change', 'add', 'move', 'offline'):
+        bed.event(action, path, 'usb', DEVTYPE='usb_device')
+    for action in ('remove', 'change', 'bind'):      # of what was never there
+        bed.event(action, f'{HUB}/1-9', 'usb', DEVTYPE='usb_device')
+    usb(bed, '2', '046d:c52b', '030101', serial='LAST')
+    of(program, 'connected', 'LAST')
+    assert program.ask('status')['events'] == events + 2
+
+
+def test_renumbered_nodes_are_the_same_devices(bed: Testbed) -> None:
+    def plug(port: str, serial: str, number: int) -> str:
+        path = usb(bed, port, '10c4:ea60', 'ff0000', driver='cp210x', serial=serial)
+        bed.plug(f'{path}/1-{port}:1.0/ttyUSB{number}/tty/ttyUSB{number}', 'tty', node=f'/dev/ttyUSB{number}')
+        return path
+    paths = [plug('1', 'A', 0), plug('2', 'B', 1)]
+    program = bed.run()
+    started = len(program.past)
+    for path in paths:
+        bed.pull(path)
+        program.until(lambda told: told['event'] == 'disconnected')
+    plug('2', 'B', 0)
+    plug('1', 'A', 1)
+    for serial, node in (('B', '/dev/ttyUSB0'), ('A', '/dev/ttyUSB1')):
+        program.until(lambda told, end=serial, node=node: told['id'] == f'usb-10c4:ea60-{end}'
+                      and node in told['nodes'])
+    assert not [told for told in program.past[started:] if told['event'] == 'discovered']
+
+
+def test_a_removal_without_an_event_is_found_with_the_next_one(bed: Testbed) -> None:
+    path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program = bed.run()
+    bed.pull(path, event=False)
+    bed.event('change', path, 'usb', DEVTYPE='usb_device')
+    assert of(program, 'disconnected', 'S1')
+
+
+@pytest.mark.parametrize('serial', [b'\xff\xfe\x80bad', b'', b'S' * 4000, b'../../etc', b'a\x00b\x1b[31m'])
+def test_strange_descriptors_make_a_device_like_any_other(bed: Testbed, serial: bytes) -> None:
+    program = bed.run()
+    usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial=serial, product=serial)
+    found = of(program, 'connected', '1546:01a8')
+    assert found['type'] == 'gps' and len(found['id']) <= 200 and found['id'].isprintable()
+    assert '/' not in found['id'] or serial.startswith(b'..')
+
+
+@pytest.mark.parametrize('ids', ['zzzz:0001', '1:2', ':'])
+def test_ids_that_are_no_numbers_disturb_nobody(bed: Testbed, ids: str) -> None:
+    program = bed.run()
+    usb(bed, '1', ids, '030101')
+    usb(bed, '2', '1546:01a8', '020201', driver='cdc_acm', serial='S2')
+    assert of(program, 'connected', 'S2')['type'] == 'gps'
+
+
+# Cameras --------------------------------------------------------------------------------------
+def test_a_camera_with_many_nodes_is_one_device_and_chosen_by_its_modes(bed: Testbed) -> None:
+    bed.drive('/dev/video0', camera_driver(Camera()))
+    bed.drive('/dev/video1', camera_driver(Camera(capabilities=METADATA)))
+    program = bed.run()
+    webcam(bed)
+    camera = program.until(lambda told: told.get('type') == 'camera'
+                           and '/dev/snd/pcmC1D0c' in told['nodes'] and '/dev/video1' in told['nodes'])
+    assert [device['id'] for device in program.devices().values() if device['type'] == 'camera'] == [
+        camera['id']] == ['usb-046d:0825-CAM1']
+    for wanted, fits in (('video_capture{width>=1280, fps>=30}', True), ('audio_capture', True),
+                         ('video_capture{pixel_format=YUYV, width>=1280, fps>=30}', False),
+                         ('video_capture{width>=3840}', False)):
+        assert program.ask('negotiate', camera['id'], wanted) is fits, wanted
+
+
+def test_a_camera_that_hangs_is_listed_and_delays_nobody_for_long(bed: Testbed) -> None:
+    free = threading.Event()
+
+    def hang(*_: object) -> int:
+        free.wait(30)
+        raise OSError(errno.EIO, 'at last')
+    bed.drive('/dev/video0', hang)
+    program = bed.run()
+    path = webcam(bed)
+    usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
+    program.until(lambda told: told['event'] == 'connected' and 'S1' in told['id'], 5 * SECOND)
+    camera = program.devices()['usb-046d:0825-CAM1']
+    assert camera['type'] == 'camera' and not any('fps' in offer for offer in camera['offers'])
+    bed.pull(path)
+    of(program, 'disconnected', 'CAM1')
+    free.set()
+
+
+# I2C ------------------------------------------------------------------------------------------
+def test_chips_of_a_bus_are_named_and_nothing_forbidden_is_written(bed: Testbed) -> None:
+    bus = FakeBus(1, {0x76: Chip({0xD0: 0x60, 0x00: 0x01}), 0x68: Chip({0x75: 0x68}), 0x50: Chip()}, [],
+                  frozenset({0x48}))
+    bed.plug('/devices/platform/fe804000.i2c/i2c-1', 'i2c', name='bcm2835', event=False)
+    bed.plug('/devices/platform/fe804000.i2c/i2c-1/i2c-dev/i2c-1', 'i2c-dev', node='/dev/i2c-1')
+    bed.plug('/devices/platform/fe804000.i2c/i2c-1/1-0048', 'i2c', driver='lm75', name='lm75')
+    bed.drive('/dev/i2c-1', i2c_driver(bus))
+    chips = {device['path'].rpartition('-')[2]: device for device in bed.run('i2c', '1').devices().values()
+             if '/1-00' in device['path']}
+    assert sorted(chips) == ['0048', '0050', '0068', '0076']
+    assert (chips['0076']['type'], chips['0068']['type']) == ('environment', 'imu')
+    numbers = {read.register for address in range(0x80) for read in RULES.i2c_reads(address)}
+
+    def is_known_read(transfer: Transfer) -> bool:
+        return len(transfer.wrote) == 1 and transfer.wrote[0] in numbers
+    assert bus.log and not forbidden(bus.log, is_known_read)
+    quick = {transfer.address for transfer in bus.log if not transfer.wrote and not transfer.read}
+    assert not quick & {*range(0x08), *range(0x30, 0x38), *range(0x50, 0x60), *range(0x78, 0x80)}
+
+
+# Serial ---------------------------------------------------------------------------------------
+def sentence(text: str) -> bytes:
+    """Return an NMEA 0183 sentence."""
+    return f'${text}*{functools.reduce(operator.xor, text.encode()):02X}\r\n'.encode()
+
+
+def test_a_serial_adapter_stays_ambiguous_until_it_may_be_asked(bed: Testbed) -> None:
+    path = usb(bed, '1', '10c4:ea60', 'ff0000', driver='cp210x', serial='0001')
+    with bed.terminal(f'{path}/1-1:1.0/ttyUSB0/tty/ttyUSB0', '/dev/ttyUSB0') as line:
+        adapter = bed.run().devices()['usb-10c4:ea60-0001']
+        assert adapter['type'] == 'serial_adapter' and adapter['nodes'][0] == '/dev/ttyUSB0'
+        program = bed.run('serial', '/dev/ttyUSB0')
+        told: list[dict] = []
+        speaking = threading.Thread(target=lambda: told.append(
+            program.until(lambda event: event.get('type') == 'gps')))
+        speaking.start()
+        while speaking.is_alive():
+            os.write(line, sentence('GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,'))
+            speaking.join(0.1)
+        receiver, = told
+        assert receiver['path'] == adapter['path'] and receiver['confidence'] > 0.9
+        assert 'nmea' in receiver['offers']
