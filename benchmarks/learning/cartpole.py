@@ -29,7 +29,7 @@ STEPS = {'dqn': 50_000, 'ppo': 100_000}
 TARGETS = {'dqn': 5.0, 'ppo': 2.0}
 LEVEL = {'every': 2_500, 'episodes': 10, 'level': 475, 'in_a_row': 3}
 #: The peer's runs take minutes: it gets fewer seeds.
-PEER_SEEDS = 4
+PEER_SEEDS = 3
 #: Of which at least so many must reach the level: else the middle half holds runs that were cut short.
 PART_REACHED = 0.75
 #: Theirs counts steps between two copies to the target network, and learns in blocks of 128 updates:

@@ -29,10 +29,10 @@ CARTPOLE = Preset('CartPole-v1', 'ppo', 100_000, 8, {
 #: A duelling head tells small differences of action from the large value of balancing; errors up to 10
 #: count in full, since a fall is rare and its error large; a small memory shows what happens now.
 CARTPOLE_DQN = Preset('CartPole-v1', 'dqn', 50_000, 1, {
-    'duelling': True, 'n_step': 5, 'discount': 0.98, 'discount_end': 0.98, 'huber': 10.0,
-    'learning_rate': 4e-3, 'learning_rate_end': 1e-3, 'schedule_steps': 25_000, 'batch': 64,
+    'hidden': (64, 64), 'duelling': True, 'n_step': 8, 'discount': 0.985, 'discount_end': 0.985,
+    'huber': 10.0, 'learning_rate': 4e-3, 'learning_rate_end': 7e-4, 'schedule_steps': 25_000, 'batch': 64,
     'capacity': 10_000, 'train_interval': 4, 'train_updates': 2, 'target_interval': 1, 'target_rate': 0.02,
-    'epsilon_min': 0.04, 'epsilon_steps': 6_000})
+    'epsilon_min': 0.05, 'epsilon_steps': 8_000})
 ACROBOT = Preset('Acrobot-v1', 'ppo', 200_000, 8, {
     'learning_rate': 1e-3, 'discount': 0.99, 'trace': 0.94, 'rollout': 1024, 'batch': 128, 'epochs': 6,
     'anneal_steps': 200_000})
