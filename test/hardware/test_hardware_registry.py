@@ -88,6 +88,30 @@ def test_flapping_at_10_hz_for_a_minute_is_one_disconnection_at_last() -> None:
     assert clocked.after(60.0) == []
 
 
+def test_a_device_that_is_taken_apart_and_comes_back_in_the_grace_is_no_event() -> None:
+    clocked = Clocked(grace=0.5)
+    clocked.apply(seen(CAMERA))
+    for _ in range(60):
+        for part in (replace(CAMERA, nodes=()), replace(CAMERA, nodes=(), status=Status.IDENTIFIED)):
+            assert clocked.apply(seen(part)) + clocked.after(0.05) == []
+        assert clocked.apply(seen()) + clocked.after(0.05) == []
+        assert clocked.apply(seen(replace(CAMERA, nodes=()))) + clocked.after(0.05) == []
+        assert clocked.apply(seen(CAMERA)) == []
+    assert clocked.registry.get(CAMERA.id) == CAMERA and clocked.registry.next_deadline() is None
+
+
+def test_a_part_that_stays_away_is_told_after_the_grace() -> None:
+    clocked = Clocked(grace=0.5)
+    clocked.apply(seen(CAMERA))
+    rest = replace(CAMERA, nodes=(), status=Status.IDENTIFIED)
+    assert clocked.apply(seen(rest)) + clocked.after(0.4) == []
+    assert clocked.apply(seen(rest)) + clocked.after(0.2) == [(Change.CHANGED, CAMERA.id)]
+    assert clocked.registry.get(CAMERA.id) == rest and clocked.registry.next_deadline() is None
+    assert clocked.apply(seen(rest)) == [] and clocked.apply(seen(CAMERA)) == [(Change.CONNECTED, CAMERA.id)]
+    assert clocked.apply(seen(rest)) + clocked.apply(seen()) + clocked.after(0.6) == [
+        (Change.DISCONNECTED, CAMERA.id)]
+
+
 def test_replugged_on_another_port_it_keeps_its_identity() -> None:
     clocked = Clocked()
     clocked.apply(seen(replace(CAMERA, path='/1-1')))
@@ -147,11 +171,12 @@ def test_more_devices_than_bounds_are_refused_and_counted() -> None:
 
 
 VARIANTS = st.builds(
-    lambda number, port, type_, status: replace(
+    lambda number, port, type_, status, nodes: replace(
         CAMERA, id=f'serial-{number}', path=f'/port-{port}', type=type_, fallback_id=f'port-{port}',
-        status=status),
+        status=status, nodes=CAMERA.nodes[:nodes]),
     st.integers(0, 3), st.integers(0, 3), st.sampled_from(['camera', 'lidar', 'unknown']),
-    st.sampled_from([Status.DISCOVERED, Status.IDENTIFIED, Status.CONNECTED, Status.DEGRADED, Status.ERROR]))
+    st.sampled_from([Status.DISCOVERED, Status.IDENTIFIED, Status.CONNECTED, Status.DEGRADED, Status.ERROR]),
+    st.integers(0, 1))
 STEPS = st.lists(st.one_of(
     st.lists(VARIANTS, max_size=4).map(lambda devices: ('snapshot', devices)),
     VARIANTS.map(lambda device: ('change', device)),

@@ -97,7 +97,7 @@ def test_two_equal_devices_without_serials_stay_two(bed: Testbed) -> None:
     assert len({device['id'] for device in found}) == 2
 
 
-def test_a_flap_within_the_grace_disconnects_nobody(bed: Testbed) -> None:
+def test_a_flap_within_the_grace_is_no_event(bed: Testbed) -> None:
     path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
     program = bed.run()
     started = len(program.past)
@@ -106,8 +106,7 @@ def test_a_flap_within_the_grace_disconnects_nobody(bed: Testbed) -> None:
         usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
     usb(bed, '2', '046d:c52b', '030101', serial='LAST')     # what comes after it is seen after it
     of(program, 'connected', 'LAST')
-    told = {told['event'] for told in program.past[started:] if 'S1' in told['id']}
-    assert told <= {'changed', 'connected'}
+    assert not [told for told in program.past[started:] if 'S1' in told['id']]
     assert program.devices()['usb-1546:01a8-S1']['status'] == 'CONNECTED'
 
 

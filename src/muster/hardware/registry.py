@@ -35,7 +35,8 @@ class _Entry:
     device: Device
     proposed: str                    # the id that the source proposed
     deadline: float | None = None    # a missing device is disconnected, a gone one forgotten, then
-    reason: str = ''                 # why it is missing
+    reason: str = ''                 # why it is missing, or `less`
+    less: Device | None = None       # what is left of it, where parts of it are missing
     history: deque[Past] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
 
 
@@ -45,7 +46,8 @@ class Registry:
 
     It takes reports and the time (`now`: steady seconds, `stamp`: ROS time in nanoseconds) and
     returns the events, numbered from 1 without a gap. A device that is missing for less than
-    `grace` seconds never left; one that is gone stays listed for `forget_after` seconds.
+    `grace` seconds never left, and the same holds for parts of it (the kernel takes a device away
+    part by part); one that is gone stays listed for `forget_after` seconds.
     """
 
     def __init__(self, grace: float = 0.5, forget_after: float = 3600.0,
@@ -60,6 +62,7 @@ class Registry:
         self._held: defaultdict[str, dict[str, str]] = defaultdict(dict)  # source -> key -> id
         self._owners: dict[str, tuple[str, str]] = {}                     # id -> (source, key)
         self._missing: set[str] = set()
+        self._lessened: set[str] = set()
         self._gone: dict[str, None] = {}                                  # oldest first
         self._index: defaultdict[tuple[str, object], set[str]] = defaultdict(set)
 
@@ -91,7 +94,7 @@ class Registry:
 
     def next_deadline(self) -> float | None:
         """Return when `advance` has something to do, or None."""
-        due = [self._entries[identity].deadline for identity in self._missing]
+        due = [self._entries[identity].deadline for identity in self._missing | self._lessened]
         due += [self._entries[identity].deadline for identity in list(self._gone)[:1]]
         return min((d for d in due if d is not None), default=None)
 
@@ -107,9 +110,11 @@ class Registry:
                 for event in self._see(report.source, key, device, report.reason, now, stamp)]
 
     def advance(self, now: float, stamp: int) -> list[DeviceEvent]:
-        """Disconnect what is missing for too long, forget what is gone for too long."""
-        events = [self._disconnect(identity, self._entries[identity].reason, now, stamp)
-                  for identity in sorted(self._missing) if (self._entries[identity].deadline or 0.0) <= now]
+        """Tell what is missing for too long, forget what is gone for too long."""
+        events = [self._lessen(identity, stamp) for identity in sorted(self._lessened)
+                  if (self._entries[identity].deadline or 0.0) <= now]
+        events += [self._disconnect(identity, self._entries[identity].reason, now, stamp)
+                   for identity in sorted(self._missing) if (self._entries[identity].deadline or 0.0) <= now]
         while self._gone:
             oldest = next(iter(self._gone))
             if len(self._gone) <= MAX_GONE and (self._entries[oldest].deadline or 0.0) > now:
@@ -152,8 +157,17 @@ class Registry:
         identity = self._held[source].pop(key)
         del self._owners[identity]
         entry = self._entries[identity]
-        entry.deadline, entry.reason = now + self.grace, reason
+        entry.deadline, entry.reason, entry.less = now + self.grace, reason, None
+        self._lessened.discard(identity)
         self._missing.add(identity)
+
+    def _lessen(self, identity: str, stamp: int) -> DeviceEvent:
+        entry = self._entries[identity]
+        less, entry.less, entry.deadline = entry.less, None, None
+        self._lessened.discard(identity)
+        assert less is not None, 'it is set with the deadline'
+        return self._store(replace(less, first_seen=entry.device.first_seen), Change.CHANGED, entry.reason,
+                           stamp)
 
     def _disconnect(self, identity: str, reason: str, now: float, stamp: int) -> DeviceEvent:
         entry = self._entries[identity]
@@ -177,14 +191,15 @@ class Registry:
                 return
             held[key] = self._free_id(device)
             self._owners[held[key]] = (source, key)
-        yield from self._update(replace(device, id=held[key]), device.id, reason, stamp)
+        yield from self._update(replace(device, id=held[key]), device.id, reason, now, stamp)
 
     def _free_id(self, device: Device) -> str:
         last = device.fallback_id or device.id
         candidates = chain((device.id, last), (f'{last}-{n}' for n in count(2)))
         return next(c for c in candidates if c not in self._owners)
 
-    def _update(self, device: Device, proposed: str, reason: str, stamp: int) -> Iterator[DeviceEvent]:
+    def _update(self, device: Device, proposed: str, reason: str,
+                now: float, stamp: int) -> Iterator[DeviceEvent]:
         identity = device.id
         entry = self._entries.get(identity)
         self._missing.discard(identity)
@@ -194,8 +209,15 @@ class Registry:
             early = Status.DISCOVERED if device.type == UNKNOWN else Status.IDENTIFIED
             yield self._store(replace(device, status=min(early, device.status), first_seen=stamp),
                               Change.DISCOVERED, reason, stamp)
-        entry.proposed, entry.deadline = proposed, None
-        known = entry.device
+        known, entry.proposed = entry.device, proposed
+        if self.grace and _loses(known, device):
+            if identity not in self._lessened:
+                entry.deadline = now + self.grace
+            entry.less, entry.reason = device, reason
+            self._lessened.add(identity)
+            return
+        entry.deadline = entry.less = None
+        self._lessened.discard(identity)
         if device == known:
             return
         kind = Change.CHANGED
@@ -218,6 +240,12 @@ class Registry:
             self._index[key].discard(device.id)
             if not self._index[key]:
                 del self._index[key]
+
+
+def _loses(known: Device, device: Device) -> bool:
+    """Return whether parts of a device are missing: what drives it, or some of its nodes."""
+    return (known.status == Status.CONNECTED >= device.status and known.path == device.path
+            and (device.status < known.status or set(device.nodes) < set(known.nodes)))
 
 
 def _entry(item: dict[str, Any]) -> _Entry:
