@@ -19,17 +19,24 @@ _WEIGHT = 0.02
 
 @dataclass(frozen=True)
 class DriftParameters(Hyperparameters):
-    """Hyper-parameters of the answer to a world that changes."""
+    """Hyper-parameters of the answer to a world that changes, of every agent that learns."""
 
     drift_threshold: float = hyperparameter(
         0.0, 'Standard deviations that returns must have lost, added up over episodes, to be a drift; '
         '0: none is looked for. 20 to 50 are usual (Page 1954; Gama et al. 2014, section 3.2).', 0.0, 1e6)
-    drift_epsilon: float = hyperparameter(
-        0.3, 'Exploration rate right after a drift; falls back linearly over drift_steps.', 0.0, 1.0)
     drift_learning_rate: float = hyperparameter(
-        2.0, 'Factor on the learning rate right after a drift; falls back likewise to 1.', 1.0, 100.0)
+        2.0, 'Factor on the learning rate right after a drift; falls back linearly to 1 over drift_steps.',
+        1.0, 100.0)
     drift_steps: int = hyperparameter(
         5000, 'Steps that exploration and learning rate stay raised after a drift.', 1, 1_000_000_000)
+
+
+@dataclass(frozen=True)
+class EpsilonDriftParameters(DriftParameters):
+    """The same, of agents that explore by random actions."""
+
+    drift_epsilon: float = hyperparameter(
+        0.3, 'Exploration rate right after a drift; falls back linearly over drift_steps.', 0.0, 1.0)
 
 
 class PageHinkley:
@@ -110,9 +117,9 @@ class DriftResponse:
         """Return whether exploration is raised now."""
         return self._strength(step, parameters) > 0.0
 
-    def epsilon(self, step: int, usual: float, parameters: DriftParameters) -> float:
-        """Return the exploration rate, 0..1: the `usual` one, or more."""
-        return max(usual, parameters.drift_epsilon * self._strength(step, parameters))
+    def exploration(self, step: int, usual: float, peak: float, parameters: DriftParameters) -> float:
+        """Return how much to explore: as `usual`, or more; right after a drift as the `peak` is."""
+        return max(usual, peak * self._strength(step, parameters))
 
     def learning_rate(self, step: int, usual: float, parameters: DriftParameters) -> float:
         """Return the learning rate: the `usual` one, or more."""

@@ -17,7 +17,7 @@ from muster.learning.agents.base import (
     Statistics, Transition, Value)
 from muster.learning.continual.memory import ContinualParameters, TaskMemory
 from muster.learning.continual.transfer import TransferMatrix
-from muster.learning.drift import DriftParameters, DriftResponse
+from muster.learning.drift import DriftResponse, EpsilonDriftParameters
 from muster.learning.n_step import NStepWindow
 from muster.learning.networks import Adam, check_vector, clip_norm, huber_gradient, MLP
 from muster.learning.prioritized_replay import PrioritizedReplay
@@ -31,7 +31,7 @@ _STEPS = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class DQNParameters(DriftParameters, ContinualParameters):
+class DQNParameters(EpsilonDriftParameters, ContinualParameters):
     """Hyper-parameters of deep Q-learning; steps are transitions, updates are minibatches."""
 
     hidden: tuple[int, ...] = hyperparameter(
@@ -153,7 +153,7 @@ class DQN(Agent[Floats]):
         """Return the present exploration rate, 0..1."""
         step = self.statistics.steps
         usual = self._exploration(step - self._explores_since)
-        return self._drift.epsilon(step, usual, self.parameters)
+        return self._drift.exploration(step, usual, self.parameters.drift_epsilon, self.parameters)
 
     @property
     def adapting(self) -> bool:

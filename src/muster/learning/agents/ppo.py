@@ -11,6 +11,7 @@ from muster.learning.agents.base import (
     LearningMode, Statistics, Transition, Value)
 from muster.learning.continual.memory import ContinualParameters, TaskMemory
 from muster.learning.continual.transfer import TransferMatrix
+from muster.learning.drift import DriftParameters, DriftResponse
 from muster.learning.networks import Adam, check_vector, clip_norm, MLP
 from muster.learning.normaliser import ObservationNormaliser, RewardNormaliser, RunningMoments
 from muster.learning.policies import Categorical, Gaussian, Policy, SPREAD_BOUNDS
@@ -22,7 +23,7 @@ type Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class PPOParameters(ContinualParameters):
+class PPOParameters(DriftParameters, ContinualParameters):
     """Hyper-parameters of PPO; the defaults are those of the paper's table 3, which suit most tasks."""
 
     learning_rate: float = hyperparameter(3e-4, 'Step size of the optimiser Adam.', 0.0, 1.0)
@@ -38,6 +39,8 @@ class PPOParameters(ContinualParameters):
         0.2, 'How far an update may move the probability of an action, relative to what it was.', 0.01, 1.0)
     entropy: float = hyperparameter(
         0.0, 'Weight of the entropy in the objective: it keeps the policy from settling early.', 0.0, 1.0)
+    drift_entropy: float = hyperparameter(
+        0.02, 'Weight of the entropy right after a drift; falls back linearly over drift_steps.', 0.0, 1.0)
     value_weight: float = hyperparameter(0.5, "Weight of the values' squared error in the loss.", 0.0, 10.0)
     max_gradient: float = hyperparameter(0.5, 'The norm to which a larger gradient is scaled.', 1e-3, 1e6)
     anneal_steps: int = hyperparameter(
@@ -113,6 +116,7 @@ class PPO(Agent[Floats]):
         self._acted: _Acted | None = None
         self._work: _Work | None = None
         self._randomness = 1.0
+        self._drift = DriftResponse()
         self.memory = TaskMemory([self._actor, self._critic], self.parameters, self._agreement, self._seen)
         """What keeps earlier tasks from being forgotten."""
         self._total = np.zeros_like(self.gradient)
@@ -138,6 +142,11 @@ class PPO(Agent[Floats]):
         return self._randomness
 
     @property
+    def adapting(self) -> bool:
+        """Return whether exploration is raised because of a drift."""
+        return self._drift.active(self.statistics.steps, self.parameters)
+
+    @property
     def states(self) -> int:
         """Return 0: it does not count states."""
         return 0
@@ -148,6 +157,12 @@ class PPO(Agent[Floats]):
 
     def decay(self) -> None:
         """Do nothing: its schedules go by steps."""
+
+    def record_episode(self, episode_return: float) -> None:
+        """Count an episode; where returns have fallen, explore and learn more for a while."""
+        super().record_episode(episode_return)
+        if self._drift.episode(episode_return, self.statistics.steps, self.parameters):
+            self.statistics.drifts += 1
 
     def _seen(self, states: Floats) -> Floats:
         return self.observations(states) if self.parameters.normalise_observations else states
@@ -306,13 +321,14 @@ class PPO(Agent[Floats]):
     def _update(self, work: _Work, rows: NDArray[np.int64]) -> float:
         """Take a step along the gradient of the clipped objective (equations 7 and 9)."""
         parameters, inputs, scale = self.parameters, work.inputs[rows], np.float32(1.0 / len(rows))
-        annealed = self._annealed()
+        annealed, step = self._annealed(), self.statistics.steps
+        entropy = self._drift.exploration(step, parameters.entropy, parameters.drift_entropy, parameters)
         outputs = self._actor.forward(inputs)
         logs, self._randomness, backward = self.policy.evaluate(outputs, self._spread, work.actions[rows])
         advantage, clip = work.advantages[rows], parameters.clip * annealed
         ratio = np.exp(np.clip(logs - work.log_probabilities[rows], -20.0, 20.0))
         inside = np.where(advantage > 0.0, ratio < 1.0 + clip, ratio > 1.0 - clip)
-        by_outputs, by_spread = backward(-scale * advantage * ratio * inside, -parameters.entropy)
+        by_outputs, by_spread = backward(-scale * advantage * ratio * inside, -entropy)
         self._actor.backward(by_outputs)
         self._spread_gradient[:] = by_spread
         errors = self._critic.forward(inputs)[:, 0] - work.targets[rows]
@@ -321,7 +337,8 @@ class PPO(Agent[Floats]):
         total[:] = self.gradient
         self.memory.add_gradient(total, self.generator)
         clip_norm(total, parameters.max_gradient)
-        self.optimiser.step(self.theta, total, parameters.learning_rate * annealed)
+        rate = self._drift.learning_rate(step, parameters.learning_rate * annealed, parameters)
+        self.optimiser.step(self.theta, total, rate)
         np.clip(self._spread, *SPREAD_BOUNDS, out=self._spread)
         return float(np.abs(errors).mean())
 
@@ -345,7 +362,7 @@ class PPO(Agent[Floats]):
                            if isinstance(value, np.ndarray)}
         document = {'elements': self.elements, 'environments': self.environments,
                     'actions': asdict(self.actions), 'parameters': asdict(self.parameters),
-                    'optimiser': optimiser, 'randomness': self._randomness,
+                    'optimiser': optimiser, 'randomness': self._randomness, 'drift': self._drift.export(),
                     'work_done': None if self._work is None else self._work.done,
                     'statistics': self.statistics.export(), 'generator': self.generator.bit_generator.state}
         document['memory'], kept = self.memory.export()
@@ -379,6 +396,7 @@ class PPO(Agent[Floats]):
         self.statistics = Statistics.restored(document['statistics'])
         self.generator = generator_from(document['generator'])
         self._randomness = finite(document['randomness'])
+        self._drift = DriftResponse.restored(document['drift'])
         self.memory.restore(document['memory'], _part(arrays, 'memory_'))
         self.task = self.memory.task
         if count(document['environments']) != self.environments:

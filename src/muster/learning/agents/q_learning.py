@@ -13,15 +13,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from muster.learning.agents.base import (
-    Agent, Choice, count, Discrete, finite, generator_from, hyperparameter, Hyperparameters,
-    LearningMode, Statistics, Transition, Value)
+    Agent, Choice, count, Discrete, finite, generator_from, hyperparameter, LearningMode,
+    Statistics, Transition, Value)
+from muster.learning.drift import DriftResponse, EpsilonDriftParameters
 from muster.learning.states import freeze
 import numpy as np
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class QLearningParameters(Hyperparameters):
+class QLearningParameters(EpsilonDriftParameters):
     """Hyper-parameters of tabular Q-learning."""
 
     learning_rate: float = hyperparameter(
@@ -80,6 +81,7 @@ class QLearning(Agent[Hashable]):
         self.table: dict[Hashable, list[float]] = {}
         self.statistics = Statistics()
         self._epsilon = self.parameters.epsilon
+        self._drift = DriftResponse()
         self._due: Transition[Hashable] | None = None
         self._arrange()
 
@@ -97,7 +99,14 @@ class QLearning(Agent[Hashable]):
     @property
     def epsilon(self) -> float:
         """Return the present exploration rate, 0..1."""
-        return self._epsilon
+        parameters = self.parameters
+        return self._drift.exploration(
+            self.statistics.steps, self._epsilon, parameters.drift_epsilon, parameters)
+
+    @property
+    def adapting(self) -> bool:
+        """Return whether exploration is raised because of a drift."""
+        return self._drift.active(self.statistics.steps, self.parameters)
 
     @property
     def states(self) -> int:
@@ -137,7 +146,7 @@ class QLearning(Agent[Hashable]):
         In mode exploitation the choice is a function of the table alone (the first of the best).
         """
         if mode is LearningMode.EXPLORATION or (
-                mode is LearningMode.MIXED and self.generator.random() < self._epsilon):
+                mode is LearningMode.MIXED and self.generator.random() < self.epsilon):
             return Choice(int(self.generator.integers(self.actions.n)), True)
         values = self.values(state)
         best = max(values)
@@ -174,9 +183,11 @@ class QLearning(Agent[Hashable]):
         if not transition.terminated:
             target += self.parameters.discount * self._following(transition.next_state, own)
         rows = self._stored(transition.state)
+        step_size = min(1.0, self._drift.learning_rate(
+            self.statistics.steps, self.parameters.learning_rate, self.parameters))
         error = target - sum([row[own + action] for row in rows]) / len(rows)
         for row in rows:
-            rate = self.parameters.learning_rate
+            rate = step_size
             if self._visits:
                 visited = self._estimates + own + action
                 row[visited] += 1.0
@@ -213,12 +224,18 @@ class QLearning(Agent[Hashable]):
         lowered = self._epsilon * self.parameters.epsilon_decay
         self._epsilon = max(lowered, min(self._epsilon, self.parameters.epsilon_min))
 
+    def record_episode(self, episode_return: float) -> None:
+        """Count an episode; where returns have fallen, explore and learn more for a while."""
+        super().record_episode(episode_return)
+        if self._drift.episode(episode_return, self.statistics.steps, self.parameters):
+            self.statistics.drifts += 1
+
     def export(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return a copy of the table, the schedule, the statistics and the generator's state."""
         due = self._due
         document = {'actions': self.actions.n, 'states': list(self.table), 'epsilon': self._epsilon,
                     'parameters': asdict(self.parameters), 'statistics': self.statistics.export(),
-                    'generator': self.generator.bit_generator.state,
+                    'generator': self.generator.bit_generator.state, 'drift': self._drift.export(),
                     'due': due and [due.state, due.action, due.reward, due.next_state, due.terminated]}
         width = self._estimates + self._visits
         values = np.array(list(self.table.values()), np.float64).reshape(len(self.table), width)
@@ -242,6 +259,7 @@ class QLearning(Agent[Hashable]):
                 raise ValueError(f'the exploration rate {epsilon} is not within 0..1')
             statistics = Statistics.restored(document['statistics'])
             generator = generator_from(document['generator'])
+            drift = DriftResponse.restored(document['drift'])
             due = document['due'] and restored_transition(document['due'], self.actions.n)
             if due and parameters.tilings > 1 and not all(
                     isinstance(state, tuple) and state for state in (due.state, due.next_state)):
@@ -249,7 +267,7 @@ class QLearning(Agent[Hashable]):
         except (KeyError, TypeError) as error:
             raise ValueError(f'an entry is missing or of the wrong type: {error}') from error
         self.parameters, self.statistics, self.generator = parameters, statistics, generator
-        self._due = due
+        self._due, self._drift = due, drift
         self.table, self._epsilon = dict(zip(states, values.tolist(), strict=True)), epsilon
         self._arrange()
 
