@@ -54,29 +54,37 @@ QUICK = Plan(kills=5, stops=3, seconds=2.0, idle_seconds=5.0, busy_seconds=20.0,
 
 def main() -> None:
     """Measure all of it, or what was asked for."""
-    plan, chosen = arguments()
+    plan, chosen, keep = arguments()
     results = Results('cluster')
     for name, part in PARTS.items():
         if name in chosen:
             with results.part(name):
                 part(results, plan)
-    results.finish(keep=set(chosen) == PARTS.keys())
+            if keep:
+                results.merge(tuple(PARTS))
+    results.finish(keep=False)
 
 
-def arguments() -> tuple[Plan, list[str]]:
-    """Read the command line."""
+def arguments() -> tuple[Plan, list[str], bool]:
+    """Return how much is to be measured, which parts, and whether the results are to be kept."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--quick', action='store_true', help='everything, but short')
     parser.add_argument('--only', nargs='+', choices=tuple(PARTS), default=list(PARTS), metavar='PART',
-                        help=f'some of {", ".join(PARTS)}; the results are shown and not kept')
+                        help=f'some of {", ".join(PARTS)}; shown and not kept, without --keep')
+    parser.add_argument('--keep', action='store_true',
+                        help='put the results in place of those of the same parts; done with all parts')
     parser.add_argument('--kills', type=int, help=f'kills of the leader (default: {Plan.kills})')
     parser.add_argument('--busy-seconds', type=float, help='time in which elections are counted beside busy '
                         f'loops (default: {Plan.busy_seconds:g})')
     parser.add_argument('--task-seconds', type=float, help='time in which tasks are executed, of each kind '
                         f'(default: {Plan.task_seconds:g})')
     given = vars(parser.parse_args())
-    plan, chosen = QUICK if given.pop('quick') else Plan(), given.pop('only')
-    return replace(plan, **{name: value for name, value in given.items() if value is not None}), chosen
+    quick, chosen, keep = given.pop('quick'), given.pop('only'), given.pop('keep')
+    if quick and keep:
+        parser.error('--quick measures too little to be kept')
+    plan = replace(QUICK if quick else Plan(), **{name: value for name, value in given.items()
+                                                  if value is not None})
+    return plan, chosen, keep or (set(chosen) == PARTS.keys() and not quick)
 
 
 def add_locks(results: Results, plan: Plan) -> None:
