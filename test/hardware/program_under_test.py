@@ -3,7 +3,7 @@
 """
 Muster's own discovery as a process: tells events as lines of JSON, answers commands on its input.
 
-Arguments: `i2c NUMBER` or `serial PORT` for a source beside udev's.
+Arguments: `i2c NUMBER`, `spi NODE` or `serial PORT` for a source beside udev's; `grace SECONDS`.
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from muster.hardware.devices import Device
 from muster.hardware.identification import Rules
 from muster.hardware.sources.i2c import I2cSource
 from muster.hardware.sources.serial_probing import SerialProber
+from muster.hardware.sources.spi import SpiSource
 from muster.hardware.sources.udev import UdevSource
 from muster.hardware.sources.worker import Source
 
@@ -42,9 +43,20 @@ def main(arguments: list[str]) -> None:
     """Run until the input is closed."""
     rules = Rules.load(sorted((Path(__file__).parents[2] / 'config' / 'devices').glob('*.yaml')))
     sources: list[Source] = [UdevSource(rules)]
+    grace = 0.1
     for kind, what in zip(arguments[::2], arguments[1::2], strict=True):
-        sources.append(I2cSource(int(what), rules) if kind == 'i2c' else SerialProber(what, rules))
-    system = HardwareAutoDiscoverySystem('bed', HOUR, sources=sources, grace=0.3)
+        match kind:
+            case 'grace':
+                grace = float(what)
+            case 'i2c':
+                sources.append(I2cSource(int(what), rules))
+            case 'spi':
+                sources.append(SpiSource(what, rules))
+            case 'serial':
+                sources.append(SerialProber(what, rules))
+            case _:
+                sys.exit(f'unknown argument {kind}')
+    system = HardwareAutoDiscoverySystem('bed', HOUR, sources=sources, grace=grace)
     for name in ('discovered', 'connected', 'changed', 'error', 'disconnected'):
         system.on_event(f'device_{name}', lambda event: tell(
             event=event['event'].removeprefix('device_'), sequence=event['sequence'], reason=event['reason'],

@@ -95,6 +95,7 @@ def test_a_device_that_is_taken_apart_and_comes_back_in_the_grace_is_no_event() 
         for part in (replace(CAMERA, nodes=()), replace(CAMERA, nodes=(), status=Status.IDENTIFIED)):
             assert clocked.apply(seen(part)) + clocked.after(0.05) == []
         assert clocked.apply(seen()) + clocked.after(0.05) == []
+        assert clocked.apply(seen(replace(CAMERA, capabilities=()))) + clocked.after(0.05) == []
         assert clocked.apply(seen(replace(CAMERA, nodes=()))) + clocked.after(0.05) == []
         assert clocked.apply(seen(CAMERA)) == []
     assert clocked.registry.get(CAMERA.id) == CAMERA and clocked.registry.next_deadline() is None

@@ -8,13 +8,14 @@ import errno
 import functools
 import operator
 import os
+import sys
 import threading
 
 from camera import Camera, METADATA
 from i2c_bus import Chip, FakeBus, forbidden, Transfer
 from kernel import RULES
 import pytest
-from testbed import camera_driver, i2c_driver, Program, Testbed
+from testbed import camera_driver, Client, i2c_driver, Program, spi_driver, Testbed
 
 HOST = '/devices/pci0000:00/0000:00:14.0'
 HUB = f'{HOST}/usb1'
@@ -99,7 +100,7 @@ def test_two_equal_devices_without_serials_stay_two(bed: Testbed) -> None:
 
 def test_a_flap_within_the_grace_is_no_event(bed: Testbed) -> None:
     path = usb(bed, '1', '1546:01a8', '020201', driver='cdc_acm', serial='S1')
-    program = bed.run()
+    program = bed.run('grace', '20')
     started = len(program.past)
     for _ in range(10):
         bed.pull(path)
@@ -201,6 +202,23 @@ def test_a_camera_that_hangs_is_listed_and_delays_nobody_for_long(bed: Testbed) 
     free.set()
 
 
+def test_a_camera_that_is_pulled_out_while_it_is_asked(bed: Testbed) -> None:
+    driver, asked = camera_driver(Camera()), threading.Event()
+
+    def vanish(client: Client, request: int, argument: int) -> int:
+        if asked.is_set():
+            raise OSError(errno.ENODEV, 'No such device')
+        asked.set()
+        return driver(client, request, argument)
+    bed.drive('/dev/video0', vanish)
+    program = bed.run()
+    path = webcam(bed)
+    assert asked.wait(20)
+    bed.pull(path)
+    of(program, 'disconnected', 'CAM1')
+    assert program.ask('status')['problems'] == {}
+
+
 # I2C ------------------------------------------------------------------------------------------
 def test_chips_of_a_bus_are_named_and_nothing_forbidden_is_written(bed: Testbed) -> None:
     bus = FakeBus(1, {0x76: Chip({0xD0: 0x60, 0x00: 0x01}), 0x68: Chip({0x75: 0x68}), 0x50: Chip()}, [],
@@ -220,6 +238,25 @@ def test_chips_of_a_bus_are_named_and_nothing_forbidden_is_written(bed: Testbed)
     assert bus.log and not forbidden(bus.log, is_known_read)
     quick = {transfer.address for transfer in bus.log if not transfer.wrote and not transfer.read}
     assert not quick & {*range(0x08), *range(0x30, 0x38), *range(0x50, 0x60), *range(0x78, 0x80)}
+
+
+# SPI ------------------------------------------------------------------------------------------
+def test_a_flash_behind_a_chip_select_is_named_where_it_may_be_asked(bed: Testbed) -> None:
+    sent: list[bytes] = []
+
+    def flash(data: bytes) -> bytes:
+        sent.append(data)
+        return b'\x00\xef\x40\x18'[:len(data)] if data[0] == 0x9F else bytes(len(data))
+    speed = (10_000_000).to_bytes(4, sys.byteorder)
+    settings = {4: speed}       # SPI_IOC_RD_MAX_SPEED_HZ
+    place = bed.plug('/devices/platform/soc/fe204000.spi/spi_master/spi0/spi0.0', 'spi', driver='spidev')
+    bed.plug(f'{place}/spidev/spidev0.0', 'spidev', node='/dev/spidev0.0')
+    bed.drive('/dev/spidev0.0', spi_driver(flash, settings))
+    assert not any('W25Q' in device['name'] for device in bed.run().devices().values()) and not sent
+    found = bed.run('spi', '/dev/spidev0.0').devices()
+    assert [device['type'] for device in found.values() if 'W25Q128' in device['name']] == ['flash']
+    assert settings[4] == speed and {bytes(data) for data in sent} <= {
+        probe.send for probe in RULES.spi_probes()}
 
 
 # Serial ---------------------------------------------------------------------------------------

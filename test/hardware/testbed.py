@@ -73,19 +73,21 @@ class Testbed:
     def plug(self, path: str, subsystem: str, device_type: str = '', node: str = '', driver: str = '',
              event: bool = True, **attributes: str | bytes) -> str:
         """Plug a device in at `path` (from /devices on); return that."""
-        folder = self.root / f'sys{path}'
-        folder.mkdir(parents=True)
+        place, folder = self.root / f'sys{path}', self.root / 'making'
+        folder.mkdir()      # the kernel tells of a device when it is complete
         told = {'DEVTYPE': device_type, 'DEVNAME': node.removeprefix('/dev/'), 'DRIVER': driver}
         (folder / 'uevent').write_text(''.join(f'{key}={value}\n' for key, value in told.items() if value))
         for name, value in attributes.items():
             (folder / name).write_bytes(value if isinstance(value, bytes) else value.encode() + b'\n')
         home = self.root / (f'sys/bus/{subsystem}' if subsystem in BUSES else f'sys/class/{subsystem}')
         listed = self._list(home, path)
-        listed.parent.mkdir(parents=True, exist_ok=True)
-        self._link(listed, folder)
-        self._link(folder / 'subsystem', home)
+        self._link(folder / 'subsystem', home, place)
         if driver:
-            self._link(folder / 'driver', home / 'drivers' / driver)
+            self._link(folder / 'driver', home / 'drivers' / driver, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(place)
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        self._link(listed, place, listed.parent)
         if node:
             file = self.root / node.removeprefix('/')
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +108,8 @@ class Testbed:
             self._list(home, inside).unlink()
             if 'DEVNAME' in told:
                 (self.root / 'dev' / told['DEVNAME']).unlink()
-            shutil.rmtree(folder)
+            folder.rename(self.root / 'taken')
+            shutil.rmtree(self.root / 'taken')
             if event:
                 self.event('remove', inside, subsystem, **told)
 
@@ -139,9 +142,10 @@ class Testbed:
         return home / 'devices' / name if home.parent.name == 'bus' else home / name
 
     @staticmethod
-    def _link(link: Path, target: Path) -> None:
+    def _link(link: Path, target: Path, home: Path) -> None:
+        """Make a relative link that is to be seen in the folder `home`."""
         target.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(target, link.parent))
+        link.symlink_to(os.path.relpath(target, home))
 
     # Drivers and programs ---------------------------------------------------------------------
     def drive(self, node: str, answer: Answer | None) -> Driver:
@@ -322,6 +326,30 @@ def i2c_driver(bus: FakeBus) -> Answer:
         elif request != pec:
             raise OSError(errno.ENOTTY, 'not known')
         return 0
+    return answer
+
+
+def spi_driver(chip: Callable[[bytes], bytes], settings: dict[int, bytes]) -> Answer:
+    """Return the driver spidev of a chip (linux/spi/spidev.h); `settings` are mode, speed and the like."""
+    message, transfer = 0, 32
+
+    def answer(client: Client, request: int, argument: int) -> int:
+        number, size = request & 0xFF, request >> 16 & 0x3FFF
+        if request >> 8 & 0xFF != ord('k'):
+            raise OSError(errno.ENOTTY, 'not known')
+        if number != message:
+            if request >> 31:       # the direction, _IOC_READ
+                client.write(argument, settings.get(number, b'').ljust(size, b'\0'))
+            else:
+                settings[number] = client.read(argument, size)
+            return 0
+        done = 0
+        for offset in range(0, size, transfer):
+            sent, received, length = struct.unpack('=QQI', client.read(argument + offset, 20))
+            reply = chip(client.read(sent, length))
+            client.write(received, reply)
+            done += length
+        return done
     return answer
 
 

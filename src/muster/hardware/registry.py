@@ -243,9 +243,11 @@ class Registry:
 
 
 def _loses(known: Device, device: Device) -> bool:
-    """Return whether parts of a device are missing: what drives it, or some of its nodes."""
-    return (known.status == Status.CONNECTED >= device.status and known.path == device.path
-            and (device.status < known.status or set(device.nodes) < set(known.nodes)))
+    """Return whether parts of a device are missing: what drives it, some nodes or capabilities."""
+    before, after = ((one.status, len(one.nodes), len(one.capabilities)) for one in (known, device))
+    return (known.status == Status.CONNECTED and known.path == device.path and before != after
+            and device.status <= known.status and set(device.nodes) <= set(known.nodes)
+            and set(device.capabilities) <= set(known.capabilities))
 
 
 def _entry(item: dict[str, Any]) -> _Entry:
