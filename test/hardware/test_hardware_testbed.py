@@ -14,7 +14,11 @@ import threading
 from camera import Camera, METADATA
 from i2c_bus import Chip, FakeBus, forbidden, Transfer
 from kernel import RULES
+from muster_interfaces.msg import Device
+from muster_interfaces.srv import ListDevices, NegotiateCapabilities
+from processes import wait_until
 import pytest
+from std_srvs.srv import Trigger
 from testbed import camera_driver, Client, i2c_driver, Program, spi_driver, Testbed
 
 HOST = '/devices/pci0000:00/0000:00:14.0'
@@ -182,6 +186,25 @@ def test_a_camera_with_many_nodes_is_one_device_and_chosen_by_its_modes(bed: Tes
                          ('video_capture{pixel_format=YUYV, width>=1280, fps>=30}', False),
                          ('video_capture{width>=3840}', False)):
         assert program.ask('negotiate', camera['id'], wanted) is fits, wanted
+
+
+@pytest.mark.processes
+def test_the_node_negotiates_a_camera_by_its_modes_until_it_is_pulled_out(bed: Testbed, fleet) -> None:
+    bed.drive('/dev/video0', camera_driver(Camera()))
+    bed.drive('/dev/video1', camera_driver(Camera(capabilities=METADATA)))
+    fleet.environment |= bed.environment
+    fleet.start_node('muster.hardware.node', 'robot_1', {'i2c': False})
+    path, node = webcam(bed), '/robot_1/hardware'
+    assert fleet.probe.call(Trigger, f'{node}/scan').success
+    found = fleet.probe.call(NegotiateCapabilities, f'{node}/negotiate_capabilities',
+                             required=['video_capture{width>=1280, fps>=30}'])
+    assert [match.device.id for match in found.matches] == ['usb-046d:0825-CAM1'], found
+    none = fleet.probe.call(NegotiateCapabilities, f'{node}/negotiate_capabilities',
+                            required=['video_capture{width>=1280, fps>=60}'])
+    assert not none.matches and any('fps is' in text for text in none.missing)
+    bed.pull(path)
+    wait_until(lambda: not fleet.probe.call(ListDevices, f'{node}/list_devices', type='camera',
+                                            status=Device.CONNECTED).devices, 20, 'the camera is gone')
 
 
 def test_a_camera_that_hangs_is_listed_and_delays_nobody_for_long(bed: Testbed) -> None:

@@ -154,10 +154,14 @@ class Testbed:
         self._drivers.append(driver)
         return driver
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a program runs in this machine."""
+        return {'LD_PRELOAD': PRELOAD, 'UMOCKDEV_DIR': str(self.root)}
+
     def run(self, *arguments: str) -> Program:
         """Start Muster's discovery in this machine; return when it has told of all that is there."""
-        environment = {**os.environ, 'LD_PRELOAD': PRELOAD, 'UMOCKDEV_DIR': str(self.root)}
-        program = Program([sys.executable, str(PROGRAM), *arguments], environment)
+        program = Program([sys.executable, str(PROGRAM), *arguments], {**os.environ, **self.environment})
         self._programs.append(program)
         last = program.ask('status')['events']      # some are told after the question only
         if not any(told.get('sequence') == last for told in program.past):
