@@ -88,7 +88,8 @@ class Contender(threading.Thread):
         gives_back = self._random.random() < 0.8
         if gives_back:
             until = min(until, time.monotonic_ns())
-        self._history.views[name].append((answered, until, token))
+        if answered < until:     # else its lease was over when it heard of it, as after many repetitions
+            self._history.views[name].append((answered, until, token))
         if gives_back:
             self._ask(Release(name, token), 'release_lock', ReleaseLock, name=name, fencing_token=token)
 
