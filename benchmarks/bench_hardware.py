@@ -9,9 +9,10 @@ plugging run from the kernel's own event, which this process listens to as well.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+import ctypes.util
 import errno
 import fcntl
 import gc
@@ -23,12 +24,14 @@ import struct
 import tempfile
 import threading
 import time
+from types import MappingProxyType
 from typing import Any
 
 from builtin_interfaces.msg import Duration
 from fleet import Fleet, reserved_domain
 from hardware import captures  # the tests'
 from harness import DISK, percentile, processor_share, Results
+from i2c_bus import Chip, FakeBus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from muster.hardware.devices import Device, Report
@@ -43,6 +46,7 @@ from muster_interfaces.srv import ReserveDevice
 import psutil
 from ros_client import RosClient
 from std_srvs.srv import Trigger
+import testbed
 
 NODE = '/robot_1/hardware'
 ROOT = Path(__file__).parents[1]
@@ -66,13 +70,18 @@ def main() -> None:
         plugging, storm, flapping, starting, idling, hanging, looking_up, identifying)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', nargs='+', choices=tuple(parts), default=list(parts), metavar='PART',
-                        help=f'some of {", ".join(parts)}; the results are shown and not kept')
-    chosen = parser.parse_args().only
+                        help=f'some of {", ".join(parts)}; shown and not kept, without --keep')
+    parser.add_argument('--keep', action='store_true',
+                        help='put the results in place of those of the same parts; done with all parts')
+    given = parser.parse_args()
+    chosen = given.only
     results = Results('hardware')
     for name in chosen:
-        with results.part(name.replace('_', ' ')):
+        with results.part(name):
             parts[name](results)
-    results.finish(keep=set(chosen) == parts.keys())
+        if given.keep or set(chosen) == parts.keys():
+            results.merge(tuple(parts))
+    results.finish(keep=False)
 
 
 def plugging(results: Results) -> None:
@@ -91,11 +100,31 @@ def starting(results: Results) -> None:
 
 
 def idling(results: Results) -> None:
-    """Leave a node alone."""
-    with node({}) as (pid, client):
+    """Leave a node alone, without an I2C bus and with one that is probed at each scan."""
+    what = 'idle processor, a scan every 5 s'
+    results.add(what, idle_share({'i2c': False}), '% of a core', at_most=0.1)
+    what += ', of an I2C bus with 7 chips too'
+    if ctypes.util.find_library('umockdev-preload') is None:
+        results.add(what, None, '% of a core', at_most=0.5, remark='umockdev is not installed')
+        return
+    bed = testbed.Testbed()
+    try:
+        bus = FakeBus(1, {address: Chip() for address in range(0x20, 0x27)}, [], frozenset())
+        bed.plug('/devices/platform/fe804000.i2c/i2c-1', 'i2c', name='bcm2835', event=False)
+        bed.plug('/devices/platform/fe804000.i2c/i2c-1/i2c-dev/i2c-1', 'i2c-dev', node='/dev/i2c-1')
+        bed.drive('/dev/i2c-1', testbed.i2c_driver(bus))
+        share = idle_share({'i2c': True}, bed.environment)
+        assert len(bus.log) > IDLE_SECONDS, 'the bus was not probed'
+    finally:
+        bed.close()
+    results.add(what, share, '% of a core', at_most=0.5)
+
+
+def idle_share(parameters: dict[str, object], environment: Mapping[str, str] = MappingProxyType({})) -> float:
+    """Return how much of a core a node takes that has nothing to tell, in percent."""
+    with node(parameters, environment) as (pid, client):
         client.call(Trigger, f'{NODE}/scan')
-        share = processor_share([pid], IDLE_SECONDS, client.spin)[0]
-    results.add('idle processor, a scan every 5 s', share, '% of a core', at_most=0.1)
+        return processor_share([pid], IDLE_SECONDS, client.spin)[0]
 
 
 def storm(results: Results) -> None:
@@ -319,12 +348,14 @@ def load_rules() -> Rules:
 
 
 @contextmanager
-def node(parameters: dict[str, object]) -> Iterator[tuple[int, RosClient]]:
+def node(parameters: dict[str, object], environment: Mapping[str, str] = MappingProxyType({})
+         ) -> Iterator[tuple[int, RosClient]]:
     """Run a hardware node in a ROS domain of its own; give its process and a client."""
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     with tempfile.TemporaryDirectory(prefix='muster-benchmark-', dir=DISK) as folder, \
             reserved_domain() as domain:
         fleet, client = Fleet(Path(folder), domain), RosClient(domain)
+        fleet.environment |= environment
         try:
             yield fleet.start_node('muster.hardware.node', 'robot_1', parameters).pid, client
         finally:

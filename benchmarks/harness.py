@@ -24,7 +24,7 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent / 'results'
 # The tests' real processes in isolated ROS domains serve the benchmarks too.
-sys.path.append(str(Path(__file__).parents[1] / 'test'))
+sys.path += [str(Path(__file__).parents[1] / 'test' / folder) for folder in ('', 'hardware')]
 #: Logs are written here: FHS says that it outlives a reboot, so it is on a disk, unlike many a /tmp.
 DISK = Path('/var/tmp')
 HEADINGS = ('measure', 'value', 'unit', 'peer', 'its value', 'ratio', 'target', 'met', 'remark')
