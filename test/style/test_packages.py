@@ -43,7 +43,8 @@ def imported(*folders: str) -> dict[str, Path]:
             continue
         local = {p.stem for p in path.parent.iterdir()} | {'processes'}
         if path.is_relative_to(ROOT / 'benchmarks'):  # its subfolder imports from it, and all from the tests
-            local |= {p.stem for folder in ('benchmarks', 'test') for p in (ROOT / folder).iterdir()}
+            local |= {p.stem for folder in ('benchmarks', 'test', 'test/hardware')
+                      for p in (ROOT / folder).iterdir()}
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
                 [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
