@@ -381,7 +381,8 @@ def _train(made: argparse.ArgumentParser) -> None:
     made.add_argument('--name', default='trained', metavar='NAME',
                       help='name of the model (default: %(default)s)')
     made.add_argument('--checks', type=bringup.within(int, 0, 1000), default=10, metavar='N',
-                      help='tests on the way; the best state is kept; 0: the last (default: %(default)s)')
+                      help='tests on the way in the simulated world; the best state is kept; '
+                           '0: the last (default: %(default)s)')
     made.add_argument('--evaluate', type=bringup.within(int, 0, 100_000), default=200, metavar='N',
                       help='starts in unseen worlds at the end; 0: none (default: %(default)s)')
     made.add_argument('--plot', type=Path, metavar='FILE', help='draw the learning curve into this PNG')

@@ -64,6 +64,13 @@ class Group:
         self.disk[name] = state, list(entries)
         return self.nodes[name]
 
+    def take_in(self, leader: Raft, names: str) -> None:
+        """Start members that the leader takes in as its learners."""
+        for name in names:
+            self.start(name)
+        leader.change_configuration(leader.configuration.voters, frozenset(map(member, names)), self.now)
+        self.settle()
+
     def restart(self, name: str) -> Raft:
         """Kill a member and start it from its disk."""
         state, entries = self.disk[name]

@@ -16,10 +16,7 @@ def divided_change() -> None:
     """
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    for name in 'de':
-        group.start(name)
-    leader.change_configuration(leader.configuration.voters, frozenset(map(member, 'de')), group.now)
-    group.settle()
+    group.take_in(leader, 'de')
     group.cut = {'b', 'c'}
     leader.change_configuration(frozenset(map(member, 'ade')), frozenset(), group.now)
     group.settle()

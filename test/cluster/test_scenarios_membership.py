@@ -34,9 +34,7 @@ def test_wiped_voter_counts_for_nothing() -> None:
 def test_learners_decide_nothing() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    group.start('d')
-    leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
-    group.settle()
+    group.take_in(leader, 'd')
     group.beat('a')
     assert group.nodes['d'].commit == leader.commit
     leader.attend(frozenset({member('d')}))         # the broadcast has only what is committed
@@ -53,9 +51,7 @@ def test_learners_decide_nothing() -> None:
 def test_learner_that_hears_nothing_knows_no_leader() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    group.start('d')
-    leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
-    group.settle()
+    group.take_in(leader, 'd')
     assert group.nodes['d'].leader == member('a')
     group.now += 2 * LEARNER_PATIENCE
     group.campaign('d')
@@ -73,10 +69,7 @@ def test_learner_promoted_while_behind_votes_nevertheless() -> None:
 def test_joint_change_needs_both_majorities() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    for name in 'de':
-        group.start(name)
-    leader.change_configuration(leader.configuration.voters, frozenset(map(member, 'de')), group.now)
-    group.settle()
+    group.take_in(leader, 'de')
     group.cut = {'d', 'e'}
     leader.change_configuration(frozenset(map(member, 'ade')), frozenset(), group.now)
     joint = leader.log.last_index
@@ -110,9 +103,7 @@ def test_leader_removed_by_a_change_steps_down_when_it_is_complete() -> None:
 def test_next_leader_completes_a_change_that_was_left_joint() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    group.start('d')
-    leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
-    group.settle()
+    group.take_in(leader, 'd')
     leader.change_configuration(frozenset(map(member, 'abd')), frozenset(), group.now)
     group.collect('a')
     for sender, envelope in [w for w in group.wire if w[1].to != member('a')]:
@@ -157,9 +148,7 @@ def test_an_election_in_a_joint_configuration_needs_both_majorities() -> None:
 def test_a_change_that_was_not_committed_is_taken_back_with_its_leader() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    group.start('d')
-    leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
-    group.settle()
+    group.take_in(leader, 'd')
     before = leader.configuration
     group.cut = {'a'}
     leader.change_configuration(frozenset(map(member, 'abd')), frozenset(), group.now)
@@ -176,9 +165,7 @@ def test_a_change_that_was_not_committed_is_taken_back_with_its_leader() -> None
 def test_a_dead_voter_is_replaced_in_one_change() -> None:
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
-    group.start('d')
-    leader.change_configuration(leader.configuration.voters, frozenset({member('d')}), group.now)
-    group.settle()
+    group.take_in(leader, 'd')
     group.cut = {'c'}
     leader.change_configuration(frozenset(map(member, 'abd')), frozenset({member('c')}), group.now)
     for _ in range(3):

@@ -99,6 +99,8 @@ class QLearning(Agent[Hashable]):
     @property
     def epsilon(self) -> float:
         """Return the present exploration rate, 0..1."""
+        if self._drift.since is None:
+            return self._epsilon
         parameters = self.parameters
         return self._drift.exploration(
             self.statistics.steps, self._epsilon, parameters.drift_epsilon, parameters)
@@ -183,8 +185,9 @@ class QLearning(Agent[Hashable]):
         if not transition.terminated:
             target += self.parameters.discount * self._following(transition.next_state, own)
         rows = self._stored(transition.state)
-        step_size = min(1.0, self._drift.learning_rate(
-            self.statistics.steps, self.parameters.learning_rate, self.parameters))
+        step_size = self.parameters.learning_rate
+        if self._drift.since is not None:
+            step_size = min(1.0, self._drift.learning_rate(self.statistics.steps, step_size, self.parameters))
         error = target - sum([row[own + action] for row in rows]) / len(rows)
         for row in rows:
             rate = step_size
