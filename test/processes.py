@@ -211,9 +211,21 @@ class Probe:
         return client
 
     def call(self, kind: type, name: str, /, timeout: float = 20.0, **fields: Any) -> Any:
-        """Call a service and return its response."""
+        """
+        Call a service and return its response.
+
+        A server that was killed counts as there for as long as its DDS lease, and one that has just
+        come may not have found its client yet: what is not answered in half the time is sent again.
+        """
         client = self.client(kind, name, timeout)
-        return self.result(client.call_async(kind.Request(**fields)), timeout, f'answer of {name}')
+        answered, request = threading.Event(), kind.Request(**fields)
+        futures = []
+        for _ in range(2):
+            futures.append(client.call_async(request))
+            futures[-1].add_done_callback(lambda _: answered.set())
+            if answered.wait(timeout / 2):
+                return next(future for future in futures if future.done()).result()
+        raise AssertionError(f'not within {timeout} s: answer of {name}')
 
     def asked(self, ask: Callable[[], Any], timeout: float, what: str) -> Any:
         """
