@@ -60,10 +60,11 @@ class Owner:
         rclpy.try_shutdown(context=self.context)
 
 
-@pytest.fixture(params=['events', 'wait set'])
+@pytest.fixture(params=['events', 'events, eager', 'wait set'])
 def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Owner]:
     """Give a running loop in the probe's domain."""
-    owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']), request.param == 'events')
+    owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']), request.param != 'wait set')
+    owner.loop.eager = request.param == 'events, eager'
     owner.loop.start()
     try:
         yield owner

@@ -87,6 +87,34 @@ def test_requests_beyond_the_limit_are_told_so() -> None:
     assert codes.count(Code.BUSY) == 20 and codes.count(Code.OK) == len(codes) - 20
 
 
+@pytest.mark.parametrize('through', [0, 1])
+def test_a_member_expects_something_until_it_has_answered(through: int) -> None:
+    fleet, leader, followers = founded()
+    name = followers[0] if through else leader
+    member = fleet[name]
+    assert not member.expectant
+    ticket = member.submit(Acquire('dock', 'me', LEASE, 0), None, PATIENCE, fleet.now)
+    assert member.expectant
+    assert asked(fleet, name, ticket) is not None and not member.expectant
+    ticket = member.read(PATIENCE, fleet.now)
+    assert member.expectant
+    assert asked(fleet, name, ticket) is not None and not member.expectant
+
+
+def test_who_waits_for_a_lock_is_not_expected_to_be_answered_soon() -> None:
+    fleet, leader, followers = founded()
+    first = take(fleet, leader)
+    assert first is not None
+    member = fleet[followers[0]]
+    ticket = member.submit(Acquire('dock', 'another', LEASE, 20 * SECOND), None, PATIENCE, fleet.now)
+    assert asked(fleet, followers[0], ticket) is None
+    assert member.pending == 1 and not member.expectant and not fleet[leader].expectant
+    fleet[leader].submit(Release('dock', first.token), None, PATIENCE, fleet.now)
+    answer = asked(fleet, followers[0], ticket)
+    assert answer is not None and answer.code == Code.OK
+    assert not member.pending and not member.expectant
+
+
 # Operators --------------------------------------------------------------------------------------
 @pytest.mark.parametrize('through', [0, 1])
 def test_leadership_is_handed_over_on_request(through: int) -> None:

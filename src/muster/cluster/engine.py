@@ -258,6 +258,7 @@ class Engine:
         self._impatient = self._unwritten > 0 and member.waits_for_disk
         if self._impatient and self._finished:
             return 0  # the writer looked before it was told
+        self.loop.eager = member.expectant
         return max(0, min(self._deadline, self._care_at) - now())
 
     def _written(self, batch: list[object], error: Exception | None) -> None:

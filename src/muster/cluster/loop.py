@@ -45,6 +45,8 @@ class Loop:
         self._entities: dict[Any, tuple[str, Callable[[], None]]] = {}
         self._untaken: dict[Any, int] = {}   # how often each must be asked yet
         self._patience = 0
+        #: Whether something is expected within a round trip or two; set by the owner as it settles.
+        self.eager = False
         self._running = True
         self._thread = threading.Thread(target=self._run, name='cluster transport')
         self._arrivals = self._way(events)
@@ -173,7 +175,7 @@ class Loop:
 
     def turn(self, patience: int) -> None:
         """Wait at most `patience` nanoseconds for something to come, take it and settle."""
-        for entity, count in self._arrivals.wait(0 if self._untaken else patience):
+        for entity, count in self._arrivals.wait(0 if self._untaken else patience, self.eager):
             self._untaken[entity] = self._untaken.get(entity, 0) + count
         for entity, count in list(self._untaken.items()):
             if entity not in self._entities:

@@ -170,6 +170,11 @@ class ClusterMember:
         """Return how many requests are outstanding."""
         return len(self._requests)
 
+    @property
+    def expectant(self) -> bool:
+        """Return whether others wait for what is to come next: an acknowledgement, or a commitment."""
+        return self._requests.under_way or (self.raft is not None and self.raft.commits)
+
     def problems(self, now: int) -> list[str]:
         """Return what an operator must look at, in words."""
         self._problems = {k: v for k, v in self._problems.items() if now - v[1] < PROBLEM_LIFETIME}

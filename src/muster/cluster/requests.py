@@ -72,6 +72,11 @@ class Requests:
         """Return how many are outstanding."""
         return len(self.commands) + len(self.reads)
 
+    @property
+    def under_way(self) -> bool:
+        """Return whether more is outstanding than what waits for a lock to become free."""
+        return bool(self.reads) or any(not pending.queued for pending in self.commands.values())
+
     def add(self, operation: Operation, request: RequestId | None, patience: int,
             now: int) -> tuple[int, Pending | None]:
         """Take in a command; return its ticket, and what is to be sent unless it is under way or refused."""

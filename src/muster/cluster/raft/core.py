@@ -167,6 +167,11 @@ class Raft:
         return self.role == Role.LEADER and self._durable < self.log.last_index and \
             self._stored(self.log.last_index) > self.commit
 
+    @property
+    def commits(self) -> bool:
+        """Return whether a leader has entries that are not committed yet."""
+        return self.role == Role.LEADER and self.commit < self.log.last_index
+
     def next_deadline(self) -> int:
         """Return when `advance` must be called at the latest."""
         if self.role == Role.LEADER:
