@@ -312,6 +312,19 @@ def test_diagnostics_tell_how_the_sources_are(fleet) -> None:
     assert wait_until(lambda: status('source udev'), 10, 'the source').level == DiagnosticStatus.OK
 
 
+def test_a_source_that_hangs_is_told_as_long_as_it_does(fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with here(fleet, monkeypatch) as (node, _):
+        ready(fleet)
+
+        def source() -> DiagnosticStatus:
+            return next(status for status in node.concerns() if status.name == f'{NODE}: source udev')
+        assert source().level == DiagnosticStatus.OK
+        node._workers[0].heard -= 3600.0
+        assert source().level == DiagnosticStatus.WARN and 'no answer for 36' in source().message
+        ready(fleet)
+        assert source().level == DiagnosticStatus.OK
+
+
 def test_the_fleet_is_asked_for_a_capability_and_a_device_is_reserved(fleet) -> None:
     for robot in ('robot_1', 'robot_2'):
         fleet.start_node(MODULE, robot)

@@ -16,6 +16,7 @@ from muster.hardware.sources import sysfs, udev as udev_module, virtual
 from muster.hardware.sources.serial import MAX_LINKS, SerialLinks
 from muster.hardware.sources.udev import open_context, UdevSource
 from muster.hardware.sources.worker import pause, PERIODIC, Source, Worker
+from processes import wait_until
 import pytest
 import pyudev._ctypeslib.utils as pyudev_loader
 
@@ -262,6 +263,7 @@ class Moody:
     def __init__(self) -> None:
         """Begin well."""
         self.failure: Exception | None = None
+        self.scans = 0
         self.hang = threading.Event()
         self.hang.set()
         self.closed = False
@@ -269,6 +271,7 @@ class Moody:
     def scan(self, reason: str) -> Report:
         """Do as told."""
         self.hang.wait()
+        self.scans += 1
         if self.failure:
             raise self.failure
         return Report(self.name, {}, reason)
@@ -299,6 +302,19 @@ def test_a_source_that_raises_is_tried_again(started) -> None:
     assert 'bus on fire' in failed.problem and not failed.complete
     source.failure = None
     assert worker.until(lambda report: not report.problem).complete
+
+
+def test_a_periodic_scan_without_news_is_not_delivered(started) -> None:
+    source = Moody()
+    worker = started(source, 0.01)
+    worker.until(lambda report: report.complete)
+    heard = worker.worker.heard
+    wait_until(lambda: source.scans > 5 and worker.worker.heard > heard, 20, 'periodic scans')
+    assert worker.reports.empty()
+    source.failure = OSError(errno.EIO, 'bus on fire')
+    worker.until(lambda report: report.problem)
+    source.failure = None
+    assert worker.until(lambda report: not report.problem).complete, 'nothing new but that it is well again'
 
 
 def test_a_source_that_hangs_is_abandoned(started) -> None:

@@ -146,3 +146,15 @@ def test_words_before_deactivation_and_diagnostics_arrive(fleet: Fleet) -> None:
                    and s.level == DiagnosticStatus.ERROR, 20, 'the failure in the diagnostics')
     finally:
         node.destroy_node()
+
+
+@pytest.mark.processes
+def test_a_node_with_a_thread_for_its_diagnostics_needs_no_executor_for_them(fleet: Fleet) -> None:
+    reports = fleet.probe.listen(DiagnosticArray, '/diagnostics', 10)
+    node = Sample(context=fleet.probe.context, namespace='robot_1', concerns_in_thread=True)
+    try:
+        wait_until(lambda: len(reports) > 1, 20, 'diagnostics')
+        assert node.executor is None and reports[-1].status[0].message == 'unconfigured'
+    finally:
+        node.destroy_node()
+    assert node._beat is not None and not node._beat.is_alive()

@@ -110,7 +110,7 @@ class HardwareNode(ManagedNode):
 
     def __init__(self, **arguments: Any) -> None:
         """Declare the parameters; the sources are opened when the node is activated."""
-        super().__init__('hardware', PARAMETERS, **arguments)
+        super().__init__('hardware', PARAMETERS, concerns_in_thread=True, **arguments)
         self._entities: list[tuple[Any, Any]] = []   # destructor, entity
         self._workers: list[Worker] = []
         self._merger = Merger()
@@ -121,7 +121,7 @@ class HardwareNode(ManagedNode):
         self._stopping = threading.Event()
         self._world = virtual.nobody()
         self._problems: dict[str, str] = {}
-        self._heard: dict[str, float] = {}
+        self._health: list[DiagnosticStatus] = []    # replaced whole: another thread reads it
         self._published = -1                         # revision of the last list
         self._published_at = 0.0
         self._kept, self._kept_at = 0, 0.0           # the same of what is on the disk
@@ -174,15 +174,16 @@ class HardwareNode(ManagedNode):
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         self._stopping = threading.Event()
-        self._problems, self._heard = {}, {source.name: time.monotonic() for source in sources}
+        self._problems = {}
         self._take(self._world)
         for source in sources:
             self._start(source)
         if self.parameters['i2c']:
             self._follow_buses()
+        self._note_health()
 
     def _start(self, source: Source) -> None:
-        self._heard[source.name] = time.monotonic()
+        self._problems[source.name] = ''
         worker = Worker(source, self.parameters['scan_interval'], self._deliver)
         self._workers.append(worker)
         worker.start()
@@ -196,7 +197,6 @@ class HardwareNode(ManagedNode):
                 self._workers.remove(workers[name])
                 workers[name].stop(0.0)
             self._problems.pop(name, None)
-            self._heard.pop(name, None)
             self._apply(Report(name, {}, f'{name} is gone'))
         for name in there.keys() - workers.keys():
             self._start(I2cSource(there[name], self._rules, permitted=self.parameters['i2c_permitted']))
@@ -273,12 +273,9 @@ class HardwareNode(ManagedNode):
         self._advance()
 
     def _take(self, report: Report) -> None:
-        now = time.monotonic()
-        if self._problems.get(report.source, '') != report.problem:
-            self._problems[report.source] = report.problem
-            if report.problem:
-                self.get_logger().warning(f'{report.source}: {report.problem}')
-        self._heard[report.source] = now
+        if self._problems.get(report.source, '') != report.problem and report.problem:
+            self.get_logger().warning(f'{report.source}: {report.problem}')
+        self._problems[report.source] = report.problem
         self._apply(report)
         if report.source == UdevSource.name and self.parameters['i2c'] and any(
                 '/i2c-' in key for key in (*report.present, *report.gone)):
@@ -309,6 +306,7 @@ class HardwareNode(ManagedNode):
                 self._keep_devices(now)
             else:
                 deadlines.append(self._kept_at + KEEP_INTERVAL)
+        self._note_health()
         self._wake_at(min((d for d in deadlines if d is not None), default=None), now)
 
     def _wake_at(self, deadline: float | None, now: float) -> None:
@@ -353,6 +351,7 @@ class HardwareNode(ManagedNode):
             if self._problems.get(virtual.SOURCE) != problem:
                 self.get_logger().warning(f'{virtual.SOURCE}: {problem}')
             self._problems[virtual.SOURCE] = problem
+            self._note_health()
             return
         self._enter(report)
 
@@ -437,25 +436,30 @@ class HardwareNode(ManagedNode):
 
     # Diagnostics ------------------------------------------------------------------------------
     def concerns(self) -> list[DiagnosticStatus]:
-        """Return how the sources are, and how many devices there are."""
-        own = self.get_fully_qualified_name()
-        patience = 2.0 * self.parameters['scan_interval'] + 5.0
-        statuses = []
-        for source in sorted({*self._heard, *self._problems}):
-            silent = time.monotonic() - self._heard.get(source, time.monotonic())
-            problem = self._problems.get(source, '')
-            if source in {worker.source.name for worker in self._workers} and silent > patience:
-                problem = f'no answer for {silent:.0f} s: a device or bus hangs'
-            statuses.append(diagnostic(
-                DiagnosticStatus.WARN if problem else DiagnosticStatus.OK, f'{own}: source {source}',
-                problem or 'ok', self.robot, seconds_since_report=f'{silent:.1f}'))
-        counts = {status.name.lower(): len(self._registry.find(status=status)) for status in Status}
+        """Return how the sources are, and how many devices there are; called beside the executor's thread."""
+        now = time.monotonic()
+        silent = {worker.source.name: now - worker.heard for worker in tuple(self._workers)
+                  if now - worker.heard > 2.0 * worker.interval + 5.0}
+        hung = {status.name: status for status in (
+            self._source_status(name, f'no answer for {seconds:.0f} s: a device or bus hangs')
+            for name, seconds in silent.items())}
+        return [hung.get(status.name, status) for status in self._health]
+
+    def _note_health(self) -> None:
+        """Note for `concerns` what the sources told and how many devices there are."""
+        counts = {status.name.lower(): self._registry.count(status) for status in Status}
         level = DiagnosticStatus.WARN if self._registry.refused or counts['error'] else DiagnosticStatus.OK
         message = f"{counts['connected']} connected"
         if self._registry.refused:
             message += f', {self._registry.refused} refused: more devices than the registry takes'
-        return [*statuses, diagnostic(level, f'{own}: devices', message, self.robot, **counts,
-                                      events=self._registry.sequence)]
+        self._health = [
+            *(self._source_status(name, problem) for name, problem in sorted(self._problems.items())),
+            diagnostic(level, f'{self.get_fully_qualified_name()}: devices', message, self.robot, **counts,
+                       events=self._registry.sequence)]
+
+    def _source_status(self, name: str, problem: str) -> DiagnosticStatus:
+        return diagnostic(DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
+                          f'{self.get_fully_qualified_name()}: source {name}', problem or 'ok', self.robot)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -92,6 +92,10 @@ class Registry:
             found = set.intersection(*sorted((self._index.get(key, set()) for key in wanted), key=len))
         return [self._entries[identity].device for identity in sorted(found)]
 
+    def count(self, status: Status) -> int:
+        """Return how many devices have a status."""
+        return len(self._index.get(('status', status), ()))
+
     def next_deadline(self) -> float | None:
         """Return when `advance` has something to do, or None."""
         due = [self._entries[identity].deadline for identity in self._missing | self._lessened]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 import re
+import threading
 import traceback
 from typing import Any
 
@@ -19,6 +20,8 @@ from std_msgs.msg import Header
 
 #: A name that is safe in topics, files and messages alike.
 NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
+#: Seconds between two diagnostics.
+DIAGNOSTICS_INTERVAL = 1.0
 
 COMMON_PARAMETERS = (
     ParameterSpec('autostart', True, 'Configure and activate by itself when started.', read_only=True),
@@ -46,17 +49,36 @@ class ManagedNode(LifecycleNode):
     transition fails; the node stays alive for the operator to correct it.
     """
 
-    def __init__(self, name: str, specs: Sequence[ParameterSpec], **arguments: Any) -> None:
-        """Declare the parameters and begin publishing diagnostics."""
+    def __init__(self, name: str, specs: Sequence[ParameterSpec], *, concerns_in_thread: bool = False,
+                 **arguments: Any) -> None:
+        """
+        Declare the parameters and begin publishing diagnostics.
+
+        `concerns_in_thread` lets a thread of its own call `concerns` while the executor runs, for a node
+        that is idle most of the time: a thread that wakes costs a fraction of rclpy's executor, which
+        builds its wait set of all entities anew each time.
+        """
         super().__init__(name, allow_undeclared_parameters=True,
                          automatically_declare_parameters_from_overrides=True, **arguments)
         self.failure = ''
         self.parameters = Parameters(self, (*COMMON_PARAMETERS, *specs), self._change)
         self._diagnostics = super().create_publisher(
             DiagnosticArray, self.parameters['diagnostics_topic'], 10)
-        # On the steady clock: with `use_sim_time` a paused simulation must not silence a node.
-        self._diagnostics_timer = self.create_timer(
-            1.0, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._ended = threading.Event()
+        self._beat: threading.Thread | None = None
+        if concerns_in_thread:
+            self._beat = threading.Thread(target=self._publish_until_ended, name='diagnostics', daemon=True)
+            self._beat.start()
+        else:   # on the steady clock: with `use_sim_time` a paused simulation must not silence a node
+            self.create_timer(DIAGNOSTICS_INTERVAL, self.publish_diagnostics,
+                              clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def destroy_node(self) -> None:
+        """End the diagnostics, then give back everything else."""
+        self._ended.set()
+        if self._beat is not None:
+            self._beat.join()
+        super().destroy_node()
 
     @property
     def robot(self) -> str:
@@ -166,6 +188,10 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     # Diagnostics ------------------------------------------------------------------------------
+    def _publish_until_ended(self) -> None:
+        while not self._ended.wait(DIAGNOSTICS_INTERVAL) and self.context.ok():
+            self.publish_diagnostics()
+
     def publish_diagnostics(self) -> None:
         """Publish the node's own state and every concern of the subclass."""
         label = self._state_machine.current_state[1]

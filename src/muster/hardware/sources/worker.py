@@ -51,8 +51,9 @@ class Worker:
 
     `deliver(report)` is called in the worker's thread; while it blocks, the kernel's queue is what
     fills, and its overflow is noticed and answered with a new scan. It is not called again after
-    `stop` returned True. What a source raises becomes the problem of a report, and the next scan
-    tries again.
+    `stop` returned True. A periodic scan that found what was delivered last is not delivered again:
+    `heard` tells when (steady seconds) the source answered last. What a source raises becomes the
+    problem of a report, and the next scan tries again.
     """
 
     def __init__(self, source: Source, interval: float, deliver: Callable[[Report], None]) -> None:
@@ -60,6 +61,8 @@ class Worker:
         self.source = source
         self.interval = interval
         self._deliver = deliver
+        self.heard = time.monotonic()
+        self._last: Report | None = None
         self._requested = 0
         self._stopping = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -119,5 +122,13 @@ class Worker:
             os.eventfd_read(self._wake)
 
     def _hand_over(self, report: Report) -> None:
-        if not self._stopping:
+        self.heard = time.monotonic()
+        if not self._stopping and not (report.reason == PERIODIC and _same(report, self._last)):
+            self._last = report
             self._deliver(report)
+
+
+def _same(report: Report, last: Report | None) -> bool:
+    """Return whether a complete report says what the last one said."""
+    return last is not None and last.complete and (
+        (report.present, report.problem) == (last.present, last.problem))
