@@ -227,7 +227,12 @@ def test_a_camera_without_permission_is_listed_without_modes(monkeypatch: pytest
     def refused(*_: object) -> int:
         raise PermissionError(errno.EACCES, 'Permission denied')
     monkeypatch.setattr(v4l2.os, 'open', refused)
-    assert Cameras().modes('/kernel', '/dev/video0') == ()
+    cameras = Cameras()
+    assert cameras.modes('/kernel', '/dev/video0') == () and cameras.problem({}) == ''
+    records = {'/kernel': Record('/kernel', 'video4linux', node='/dev/video0')}
+    assert cameras.problem(records) == (
+        "no permission for /dev/video0: add the user to the group 'video', or install the rules of "
+        'config/udev')
 
 
 def test_a_camera_is_chosen_by_width_and_rate() -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 
 from camera import Camera, METADATA
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from i2c_bus import Chip, FakeBus, forbidden, Transfer
 from kernel import RULES
 from muster_interfaces.msg import Device
@@ -19,7 +20,15 @@ from muster_interfaces.srv import ListDevices, NegotiateCapabilities
 from processes import wait_until
 import pytest
 from std_srvs.srv import Trigger
-from testbed import camera_driver, Client, i2c_driver, Program, spi_driver, Testbed
+from testbed import (
+    camera_driver,
+    Client,
+    i2c_driver,
+    Program,
+    spi_driver,
+    Testbed,
+    with_modes_respected,
+)
 
 HOST = '/devices/pci0000:00/0000:00:14.0'
 HUB = f'{HOST}/usb1'
@@ -205,6 +214,32 @@ def test_the_node_negotiates_a_camera_by_its_modes_until_it_is_pulled_out(bed: T
     bed.pull(path)
     wait_until(lambda: not fleet.probe.call(ListDevices, f'{node}/list_devices', type='camera',
                                             status=Device.CONNECTED).devices, 20, 'the camera is gone')
+
+
+@pytest.mark.processes
+def test_a_camera_that_may_not_be_opened_is_told_with_the_remedy(bed: Testbed, fleet) -> None:
+    webcam(bed)
+    bed.drive('/dev/video0', camera_driver(Camera()))
+    nodes = [bed.root / 'dev' / name for name in ('video0', 'video1')]
+    for node in nodes:
+        node.chmod(0)
+    fleet.environment |= bed.environment
+    heard = fleet.probe.listen(DiagnosticArray, '/diagnostics', 10)
+    with_modes_respected(lambda: fleet.start_node('muster.hardware.node', 'robot_1', {'i2c': False}))
+
+    def source(level: bytes) -> DiagnosticStatus | None:
+        return next((status for array in heard[-1:] for status in array.status
+                     if status.name.endswith('source udev') and status.level == level), None)
+    told = wait_until(lambda: source(DiagnosticStatus.WARN), 40, 'the warning').message
+    for part in ('/dev/video0, /dev/video1', "the group 'video'", 'config/udev'):
+        assert part in told
+    for node in nodes:
+        node.chmod(0o600)
+    assert fleet.probe.call(Trigger, '/robot_1/hardware/scan').success
+    wait_until(lambda: source(DiagnosticStatus.OK), 20, 'the end of the warning')
+    found = fleet.probe.call(NegotiateCapabilities, '/robot_1/hardware/negotiate_capabilities',
+                             required=['video_capture{width>=1280}'])
+    assert found.matches
 
 
 def test_a_camera_that_hangs_is_listed_and_delays_nobody_for_long(bed: Testbed) -> None:

@@ -151,7 +151,8 @@ class SerialProber:
     def _explain(self, error: OSError) -> str:
         """Return the problem and the remedy; none where the port was pulled out."""
         if error.errno in (errno.EACCES, errno.EPERM):
-            return f"no permission for {self._node}: add the user to the group 'dialout'"
+            return (f"no permission for {self._node}: add the user to the group 'dialout', or install the "
+                    'rules of config/udev')
         if error.errno == errno.EBUSY:
             return (f'{self._node} is held by another program (TIOCEXCL): not asked; do it by a scan when it '
                     'is free')

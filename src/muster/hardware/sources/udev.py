@@ -80,7 +80,7 @@ class UdevSource:
             self._records = {record.path: record for record in records if record is not None}
             self._present = {key: assemble(key, members, self._records, self._rules)
                              for key, members in groups(self._records).items()}
-        return Report(self.name, dict(self._present), reason, problem=self._problem)
+        return Report(self.name, dict(self._present), reason, problem=self._problems())
 
     def wait(self, timeout: float, wake: int) -> Report | None:
         """Return what the next kernel events changed."""
@@ -93,7 +93,7 @@ class UdevSource:
             self._problem = f'kernel events were lost ({error}); changes are looked for twice a second'
             if time.monotonic() - self._opened >= MONITOR_MIN_AGE:
                 return self.scan('kernel events were lost')
-            return Report(self.name, {}, 'kernel events were lost', complete=False, problem=self._problem)
+            return Report(self.name, {}, 'kernel events were lost', complete=False, problem=self._problems())
         return self._apply(events) if events else None
 
     def _poll(self, timeout: float, wake: int) -> Report | None:
@@ -188,7 +188,10 @@ class UdevSource:
         for key in gone:
             self._present.pop(key, None)
         return Report(self.name, present, f'kernel event {actions}', complete=False, gone=gone,
-                      problem=self._problem)
+                      problem=self._problems())
+
+    def _problems(self) -> str:
+        return '; '.join(filter(None, (self._problem, self._cameras.problem(self._records))))
 
 
 def open_context() -> pyudev.Context:

@@ -3,13 +3,13 @@
 """The modes of cameras, asked of their drivers by Video4Linux (linux/videodev2.h); nothing is set."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import errno
 import fcntl
 import os
 import struct
 
-from muster.hardware.evidence import VideoMode
+from muster.hardware.evidence import Record, VideoMode
 from muster.hardware.sources.deadline import Deadline, HungError, Step
 
 VIDIOC_QUERYCAP, VIDIOC_ENUM_FMT = 0x80685600, 0xC0405602
@@ -27,6 +27,10 @@ MAX_FORMATS, MAX_MODES, MAX_RATES, MAX_CAMERAS = 32, 64, 32, 256
 END = (errno.EINVAL, errno.ENOTTY, errno.ENODATA)
 #: Opening a camera wakes it; one that takes longer (seconds) is asked again by the next full scan.
 STEP_LIMIT, TOTAL_LIMIT = 0.2, 0.4
+#: Why the modes of nodes are not known, and the remedy.
+NOT_PERMITTED = "no permission for {}: add the user to the group 'video', or install the rules of config/udev"
+#: Nodes that a problem names; of more it gives the number.
+MAX_NAMED = 8
 
 
 class Cameras:
@@ -41,6 +45,15 @@ class Cameras:
         """Begin without cameras."""
         self._known: dict[str, tuple[int, tuple[VideoMode, ...]]] = {}
         self._deadlines: dict[str, Deadline] = {}
+        self._faults: dict[str, str] = {}               # why a node could not be asked, with the remedy
+
+    def problem(self, records: Mapping[str, Record]) -> str:
+        """Return which of the nodes in `records` (by their places in sysfs) could not be asked, and why."""
+        nodes: dict[str, list[str]] = {}
+        for path, fault in self._faults.items():
+            if path in records:
+                nodes.setdefault(fault, []).append(records[path].node)
+        return '; '.join(fault.format(_listed(sorted(named))) for fault, named in nodes.items())
 
     def modes(self, path: str, node: str) -> tuple[VideoMode, ...]:
         """Return the modes of `node`, whose place in sysfs is `path`; none where it cannot be asked."""
@@ -53,14 +66,24 @@ class Cameras:
             return known
         if path not in self._deadlines and len(self._deadlines) >= MAX_CAMERAS:
             self._known.clear()
+            self._faults.clear()
             self._deadlines = {at: deadline for at, deadline in self._deadlines.items() if deadline.hangs}
         deadline = self._deadlines.setdefault(path, Deadline(f'camera {node}', STEP_LIMIT, TOTAL_LIMIT))
+        self._faults.pop(path, None)
         try:
             found = deadline.run(lambda step: read(node, step))
-        except (HungError, OSError):    # no permission, or gone in between
+        except PermissionError:
+            self._faults[path] = NOT_PERMITTED
+            return ()
+        except (HungError, OSError):    # it is asked again by the next full scan, or gone in between
             return ()
         self._known[path] = serial, found
         return found
+
+
+def _listed(nodes: list[str]) -> str:
+    more = len(nodes) - MAX_NAMED
+    return ', '.join(nodes[:MAX_NAMED]) + (f' and {more} more' if more > 0 else '')
 
 
 def read(node: str, step: Step) -> tuple[VideoMode, ...]:
