@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The identification data: what it says, and the strictness with which it is read."""
 from pathlib import Path
+import re
 
 from kernel import usb
 from muster.hardware.capabilities import Offer
@@ -9,7 +10,7 @@ from muster.hardware.device_data import MAX_FILE, read_rules, RuleError
 from muster.hardware.evidence import Record
 from muster.hardware.identification import Rules
 from muster.hardware.matching import KernelMatch
-from muster.hardware.usb_names import no_names, usb_names
+from muster.hardware.usb_names import LISTED, no_names, TABLE, usb_names, UsbName
 import pytest
 
 DATA = sorted((Path(__file__).parents[2] / 'config' / 'devices').glob('*.yaml'))
@@ -156,14 +157,46 @@ C 00  (Defined at Interface level)
 def test_names_come_from_usb_ids_where_it_is_there(tmp_path: Path) -> None:
     file = tmp_path / 'usb.ids'
     file.write_bytes(IDS + b'\xff\xfe\n')
-    names = usb_names((tmp_path / 'absent', file))
-    assert names('046d', '082d') == ('Logitech, Inc.', 'HD Pro Webcam C920')
-    assert names('1546', '01a8') == ('U-Blox AG', '[u-blox 8]')
-    assert names('0001', '082d') == ("Fry's Electronics", ''), 'the product of another vendor'
-    assert names('dead', 'beef') == names('', '') == names('046', 'd  L') == ('', '')
+    names = usb_names((tmp_path / 'absent', file), tmp_path / 'absent')
+    assert names('046d', '082d') == UsbName('Logitech, Inc.', 'HD Pro Webcam C920')
+    assert names('1546', '01a8') == UsbName('U-Blox AG', '[u-blox 8]')
+    assert names('0001', '082d') == UsbName("Fry's Electronics"), 'the product of another vendor'
+    assert names('dead', 'beef') == names('', '') == names('046', 'd  L') == UsbName()
     file.unlink()
-    assert names('0001', '7778') == ('', ''), 'it was removed meanwhile'
-    assert usb_names((file,)) is no_names
+    assert names('0001', '7778') == UsbName(), 'it was removed meanwhile'
+    assert usb_names((file,), tmp_path / 'absent') is no_names
+
+
+def test_the_table_knows_types_and_sources_and_comes_before_usb_ids(tmp_path: Path) -> None:
+    table, file = tmp_path / 'names.tsv', tmp_path / 'usb.ids'
+    table.write_bytes(b'# a 0.96 a driver\n046d:082d\tlidar\tUs\tOur name\ta\n1546:01a8\tgps\t\tStick\tb\n'
+                      b'0001:0002\tcut off\n')
+    file.write_bytes(IDS)
+    names = usb_names((file,), table)
+    assert names('046d', '082d') == UsbName('Us', 'Our name', 'lidar', 'a driver', 0.96)
+    assert names('1546', '01a8')[:3] == ('', 'Stick', 'gps'), 'its source is missing'
+    assert names('0001', '7778').product.startswith('Counterfeit') and not names('0001', '0002').product
+    assert usb_names((), table)('0001', '7778') == UsbName()
+
+
+def test_every_line_of_the_table_is_sound() -> None:
+    lines = TABLE.read_text(encoding='utf-8').splitlines()
+    heads = [re.match(r'# (\w) ([\d.]+) \S', line) for line in lines]
+    sources = {found[1]: float(found[2]) for found in heads if found}
+    rows = [line.split('\t') for line in lines if not line.startswith('#')]
+    assert all(0.5 <= confidence < 1.0 for confidence in sources.values())
+    for number, kind, _, product, source in rows:
+        assert re.fullmatch('[0-9a-f]{4}:[0-9a-f]{4}', number), number
+        assert re.fullmatch('[a-z][a-z0-9_]*', kind), number
+        assert 0 < len(product) <= 128 and source in sources, number
+    numbers = [row[0] for row in rows]
+    assert len(rows) > 3000 and numbers == sorted(set(numbers))
+    ruled = {f"{rule.match.texts['vendor_id'][0]}:{rule.match.texts['product_id'][0]}" for file in DATA
+             for rule in read_rules(file) if isinstance(rule.match, KernelMatch) and rule.name
+             and len(rule.match.texts.get('product_id', ())) == 1}
+    assert not ruled & set(numbers), 'a rule says more of these'
+    name = usb_names(())(*numbers[-1].split(':'))
+    assert name.product == rows[-1][3] and name.confidence == sources[rows[-1][4]]
 
 
 def test_a_device_that_no_rule_knows_is_called_as_usb_ids_and_its_descriptors_do(tmp_path: Path) -> None:
@@ -171,8 +204,26 @@ def test_a_device_that_no_rule_knows_is_called_as_usb_ids_and_its_descriptors_do
     file.write_bytes(IDS)
     told = Record('/devices/usb1/1-1', 'usb', 'usb_device', attributes={
         'idVendor': '0001', 'idProduct': '7778', 'product': 'Stick', 'manufacturer': 'Me'})
-    claim = Rules([], usb_names((file,))).identify([told])
+    claim = Rules([], usb_names((file,), tmp_path / 'absent')).identify([told])
     assert (claim.type, claim.confidence) == ('unknown', 0.0)
     assert [(c.title, c.source) for c in claim.candidates] == [
         ("Fry's Electronics Counterfeit flash drive [Kingston]", 'usb.ids'),
         ('Me Stick', 'the descriptors of the device')]
+
+
+@pytest.mark.parametrize(('product', 'name'), [
+    ('CP2102N USB to UART Bridge Controller', 'Silicon Labs CP210x'), ('', 'Silicon Labs CP210x'),
+    ('USB2.0-Serial', 'Silicon Labs CP210x'), ('Zigbee Dongle Plus', 'ITead Zigbee Dongle Plus')])
+def test_a_bridge_with_a_name_of_its_own_is_called_by_it_and_stays_a_bridge(product: str, name: str) -> None:
+    bridge = Record('/devices/usb1/1-1', 'usb', 'usb_device', attributes={
+        'idVendor': '10c4', 'idProduct': 'ea60', 'product': product, 'manufacturer': 'ITead'})
+    claim = Rules.load(DATA).identify([bridge])
+    assert (claim.name, claim.type) == (name, 'serial_adapter')
+    assert any(c.name == 'RPLIDAR' for c in claim.candidates), 'what is often behind it stays possible'
+
+
+def test_of_ids_that_are_lent_to_many_the_device_knows_its_name_better() -> None:
+    gadget = Record('/devices/usb1/1-1', 'usb', 'usb_device', attributes={
+        'idVendor': '16c0', 'idProduct': '05dc', 'product': 'USBasp', 'manufacturer': 'www.fischl.de'})
+    claim = Rules.load(DATA, lambda *_: UsbName('VOTI', 'shared ID', confidence=LISTED)).identify([gadget])
+    assert [c.name for c in claim.candidates] == ['USBasp', 'shared ID']

@@ -10,7 +10,7 @@ from muster.hardware import attributes
 from muster.hardware.capabilities import Offer
 from muster.hardware.devices import Device, Status, UNKNOWN
 from muster.hardware.evidence import Record
-from muster.hardware.identification import Claim, Rules
+from muster.hardware.identification import Claim, DESCRIPTORS, Rules
 
 #: The subsystems that are read, each with the sysfs attributes that identification needs.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -44,6 +44,8 @@ NO_SERIAL = re.compile(r'0*|x+|f+|none|n/?a|unknown|default string|to be filled 
                        r'|0?123456789(abcdef|0)?', re.IGNORECASE)
 I2C_CLIENT = re.compile(r'\d+-[0-9a-f]{4}')
 SPI_DEVICE = re.compile(r'spi\d+\.\d+')
+#: A candidate below it would be shown as 0.00.
+NEGLIGIBLE = 0.005
 
 
 def relevant(record: Record) -> bool:
@@ -131,9 +133,10 @@ def detailed(offers: Sequence[Offer]) -> tuple[Offer, ...]:
 
 def candidates(claim: Claim) -> tuple[str, ...]:
     """Return what else it may be, each with its confidence; nothing where it is certain."""
-    if len(claim.candidates) < 2:
+    left = [c for c in claim.candidates if c.confidence >= NEGLIGIBLE or c.source == DESCRIPTORS]
+    if len(left) < 2:
         return ()
-    return tuple(clean(f'{c.title} ({c.type}, {c.confidence:.2f})', 128) for c in claim.candidates)
+    return tuple(clean(f'{c.title} ({c.type}, {c.confidence:.2f})', 128) for c in left)
 
 
 def clean(text: str, limit: int = 200) -> str:

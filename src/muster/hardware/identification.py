@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+import re
 from typing import NamedTuple
 
 from muster.hardware.capabilities import Offer, Value
@@ -26,9 +27,18 @@ from muster.hardware.usb_names import Names, no_names
 LIKELY = 0.5
 #: How likely one of the things is that are known to come behind a bridge.
 POSSIBLE = 0.1
-MAX_CANDIDATES = 16
-#: How far a device's own descriptors, and the file usb.ids, are believed about its name.
-TOLD, LISTED = 0.7, 0.8
+MAX_CANDIDATES = 24
+#: How far a device's own descriptors are believed about its name.
+TOLD, DESCRIPTORS = 0.7, 'the descriptors of the device'
+#: How far a list is believed about the ids that a vendor lends to many makers, V-USB and Teensy (16c0),
+#: gadgets of Linux (1d6b): there the descriptors know better.
+LENT, LENDERS = 0.6, ('16c0', '1d6b')
+#: What the makers of USB bridges write into them, as `CP2102 USB to UART Bridge Controller` or `USB2.0-Ser!`;
+#: anything else was written by the maker of what the bridge is built into.
+FACTORY = re.compile(
+    r'(cp|ft|ch|pl|mcp|stm|hl|v)?\d+\w*|usb\d?|to|in|uart|ttl|ser|serial|rs\d*|bridge|converter|controller|'
+    r'adapt[eo]r|cable|com|port|comport|virtual|vcp|cdc|acm|basic|single|dual|quad|hs|fs|enhanced|mode|'
+    r'device|interface|demo|chibios|rt|i2c|gpio|combo|[a-z]')
 
 
 @dataclass(frozen=True)
@@ -137,10 +147,10 @@ class Rules:
         classes = [rule for rule, _ in matching if not rule.name]
         named = _best_by_title(_candidate(rule, text) for rule, text in matching if rule.name)
         bridges = sorted((c for c in named if c.bridge), key=lambda c: -c.confidence)
-        told = [] if bridges else self._told(seen)  # a bridge tells of itself alone
-        devices = share([*(c for c in named if not c.bridge), *told])
+        told = self._told(seen)
+        devices = share([*(c for c in named if not c.bridge), *(() if bridges else told)])
         if bridges and not (devices and devices[0].confidence >= LIKELY):
-            ranked = [*bridges, *share([*devices, *self._behind(seen)])]
+            ranked = [*_built_around(told, bridges[0]), *bridges, *share([*devices, *self._behind(seen)])]
             type_, confidence, source = _type(classes, bridges[:1])
         else:
             ranked = [*devices, *bridges]
@@ -162,19 +172,20 @@ class Rules:
                               for adapter in rule.match.adapters if adapter in ids)
 
     def _told(self, seen: Sequence[Evidence]) -> list[Candidate]:
-        """Return what usb.ids and the device's own descriptors call it; neither tells its type."""
+        """Return what lists and the device's own descriptors call it; the latter do not tell its type."""
         found = []
         for item in seen:
             if not isinstance(item, Record) or item.device_type != 'usb_device':
                 continue
             text = f'usb {item.vendor_id}:{item.product_id}'
-            vendor, product = self._names(item.vendor_id, item.product_id)
-            if product:
-                found.append(Candidate(product, vendor, UNKNOWN, LISTED, text, 'usb.ids'))
+            name = self._names(item.vendor_id, item.product_id)
+            if name.product:
+                confidence = LENT if item.vendor_id in LENDERS else name.confidence
+                found.append(Candidate(name.product, name.vendor, name.type, confidence, text, name.source))
             told = item.attributes.get('product', '').strip()
             if told:
-                maker = item.attributes.get('manufacturer', '').strip() or vendor
-                found.append(Candidate(told, maker, UNKNOWN, TOLD, text, 'the descriptors of the device'))
+                maker = item.attributes.get('manufacturer', '').strip() or name.vendor
+                found.append(Candidate(told, maker, UNKNOWN, TOLD, text, DESCRIPTORS))
         return _best_by_title(found)
 
 
@@ -197,6 +208,13 @@ def share(candidates: Iterable[Candidate]) -> list[Candidate]:
 def _candidate(rule: Rule, evidence: str) -> Candidate:
     return Candidate(rule.name, rule.vendor, rule.type, rule.confidence, evidence, rule.source, rule.quote,
                      rule.capabilities, rule.bridge)
+
+
+def _built_around(told: Iterable[Candidate], bridge: Candidate) -> list[Candidate]:
+    """Return what calls itself by a name of its own, and not by that of the bridge in it."""
+    return [replace(c, type=bridge.type, capabilities=bridge.capabilities) for c in told
+            if c.source == DESCRIPTORS and not all(
+                map(FACTORY.fullmatch, re.findall(r'[a-z0-9]+', c.name.lower())))]
 
 
 def _best_by_title(candidates: Iterable[Candidate]) -> list[Candidate]:
