@@ -193,7 +193,9 @@ class ManagedNode(LifecycleNode):
             self.publish_diagnostics()
 
     def publish_diagnostics(self) -> None:
-        """Publish the node's own state and every concern of the subclass."""
+        """Publish the node's own state and every concern of the subclass, where somebody listens."""
+        if not self._diagnostics.get_subscription_count():
+            return
         label = self._state_machine.current_state[1]
         level, message = DiagnosticStatus.OK if label == 'active' else DiagnosticStatus.WARN, label
         if self.failure:
