@@ -217,10 +217,13 @@ def test_a_camera_that_hangs_costs_its_deadline_once(camera) -> None:
     begun = time.monotonic()
     assert cameras.modes('/kernel', node) == cameras.modes('/kernel', node) == ()
     assert time.monotonic() - begun < v4l2.STEP_LIMIT + 1.0 and len(asked) == 1
+    records = {'/kernel': Record('/kernel', 'video4linux', node=node)}
+    assert cameras.hangs('/kernel') and f'no answer from {node}' in cameras.problem(records)
     free.set()
     deadline = time.monotonic() + 20
     while not cameras.modes('/kernel', node):
         assert time.monotonic() < deadline
+    assert not cameras.hangs('/kernel') and cameras.problem(records) == ''
 
 
 def test_a_camera_without_permission_is_listed_without_modes(monkeypatch: pytest.MonkeyPatch) -> None:

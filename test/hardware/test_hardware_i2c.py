@@ -365,6 +365,33 @@ def test_a_bus_that_hung_recovers(wires: Wires, hang: threading.Event) -> None:
     assert found(i2c, 'periodic scan')['i2c-1-0068'].status == Status.CONNECTED
 
 
+class Mute(Chip):
+    """A chip that acknowledges its address, and no number of a register."""
+
+    def write(self, data: bytes) -> None:
+        """Refuse."""
+        if data:
+            raise OSError(errno.EREMOTEIO, 'Remote I/O error')
+
+
+@pytest.mark.parametrize('silent', [Mute(), Chip(), Chip(dict.fromkeys(range(256), 0xFF))])
+def test_a_chip_whose_registers_tell_nothing_any_more_is_degraded_until_they_do(wires: Wires,
+                                                                                silent: Chip) -> None:
+    chips = wires.adapter(1, {0x68: Chip(dict(MPU6050))}).chips
+    i2c = source(wires)
+
+    def chip(reason: str) -> tuple[str, Status]:
+        device = found(i2c, reason)['i2c-1-0068']
+        return device.type, device.status
+    assert chip('first scan') == ('imu', Status.CONNECTED)
+    chips[0x68] = silent
+    assert chip('periodic scan') == ('imu', Status.CONNECTED), 'who is there is all that it asks'
+    for reason in ('requested scan', 'periodic scan'):
+        assert chip(reason) == ('imu', Status.DEGRADED)
+    chips[0x68] = Chip(dict(MPU6050))
+    assert chip('periodic scan') == ('imu', Status.CONNECTED)
+
+
 def test_no_permission_names_the_group(wires: Wires) -> None:
     wires.adapter(1)
     wires.errors[1] = PermissionError(errno.EACCES, 'Permission denied')

@@ -14,7 +14,7 @@ import tty
 
 from captures import load
 from kernel import RULES
-from muster.hardware.devices import Report
+from muster.hardware.devices import Report, Status
 from muster.hardware.evidence import SerialReading
 from muster.hardware.sources import serial_line
 from muster.hardware.sources.serial_line import holder_of, SerialLine, TCGETS2, TCSETS2, TERMIOS2
@@ -254,6 +254,38 @@ def test_a_port_that_is_pulled_out_and_plugged_in_is_asked_again(scripted, wake,
     link.symlink_to(second.node)
     serial.scan('periodic scan')
     assert [found.type for found in serial.wait(0.0, wake).present.values()] == ['lidar']
+
+
+def test_a_serial_device_that_answers_no_more_is_degraded_until_it_does(scripted, wake) -> None:
+    device = scripted(bytes.fromhex('a550'), RPLIDAR)
+    serial = prober(device)
+
+    def look() -> tuple[str, Status]:
+        serial.scan('requested scan')
+        report = serial.wait(0.0, wake)
+        assert report is not None and report.problem == ''
+        found, = report.present.values()
+        return found.type, found.status
+    assert look() == ('lidar', Status.CONNECTED)
+    device.sent = b'never'
+    assert look() == look() == ('lidar', Status.DEGRADED)
+    length = len(device.heard)
+    serial.scan('periodic scan')
+    assert serial.wait(0.0, wake) is None and len(device.heard) == length, 'asked at requested scans only'
+    device.sent = bytes.fromhex('a550')
+    assert look() == ('lidar', Status.CONNECTED)
+    assert device.heard[length:] == device.sent, 'what was answered before is asked first'
+
+
+def test_a_known_device_whose_port_is_used_stays_known(scripted, wake) -> None:
+    device = scripted(reply=GGA, baud=9600)
+    serial = prober(device)
+    known = asked(serial, wake).present
+    with subprocess.Popen(['sleep', '60'], stdin=device.slave) as other:
+        serial.scan('requested scan')
+        report = serial.wait(0.0, wake)
+        other.kill()
+    assert known and report.present == known and report.problem == ''
 
 
 def test_a_port_that_is_pulled_out_while_it_is_asked(wake) -> None:

@@ -304,6 +304,15 @@ def test_a_source_that_raises_is_tried_again(started) -> None:
     assert worker.until(lambda report: not report.problem).complete
 
 
+def test_a_shorter_interval_counts_at_once(started) -> None:
+    source = Moody()
+    worker = started(source)
+    worker.until(lambda report: report.complete)
+    worker.worker.set_interval(0.01)
+    wait_until(lambda: source.scans > 2, 20, 'scans that the old interval has not brought')
+    assert worker.reports.empty(), 'none of them was a requested one'
+
+
 def test_a_periodic_scan_without_news_is_not_delivered(started) -> None:
     source = Moody()
     worker = started(source, 0.01)

@@ -100,12 +100,31 @@ def test_the_periodic_scan_repeats_the_answered_question_alone() -> None:
     assert spi_source.scan('periodic scan').present
     assert [sent for _, sent in spi.sent] == list(FLASH)
     spi.replies.clear()
-    assert not spi_source.scan('periodic scan').present
+    assert not spi_source.scan('requested scan').present
     spi.sent.clear()
     spi_source.scan('periodic scan')
     assert not spi.sent
     spi.replies.update(FLASH)
     assert spi_source.scan('requested scan').present
+
+
+def test_a_chip_that_answers_no_more_is_degraded_until_it_does() -> None:
+    spi = FakeSpi(dict(FLASH))
+    spi_source = source(spi)
+
+    def status(reason: str) -> list[Status]:
+        report = spi_source.scan(reason)
+        assert not report.problem
+        return [device.status for device in report.present.values()]
+    assert status('first scan') == [Status.CONNECTED]
+    spi.replies.clear()
+    for _ in range(3):
+        assert status('periodic scan') == [Status.DEGRADED]
+    spi.sent.clear()
+    spi.replies.update(FLASH)
+    assert status('periodic scan') == [Status.CONNECTED] and [sent for _, sent in spi.sent] == list(FLASH)
+    spi.replies.clear()
+    assert status('requested scan') == [], 'who asks wants to know what is there'
 
 
 def test_the_device_has_the_id_and_path_that_the_kernel_gives(tmp_path: Path) -> None:

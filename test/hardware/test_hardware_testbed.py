@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from i2c_bus import Chip, FakeBus, forbidden, Transfer
 from kernel import RULES
 from muster_interfaces.msg import Device
-from muster_interfaces.srv import ListDevices, NegotiateCapabilities
+from muster_interfaces.srv import GetDevice, ListDevices, NegotiateCapabilities
 from processes import wait_until
 import pytest
 from std_srvs.srv import Trigger
@@ -255,9 +255,32 @@ def test_a_camera_that_hangs_is_listed_and_delays_nobody_for_long(bed: Testbed) 
     program.until(lambda told: told['event'] == 'connected' and 'S1' in told['id'], 5 * SECOND)
     camera = program.devices()['usb-046d:0825-CAM1']
     assert camera['type'] == 'camera' and not any('fps' in offer for offer in camera['offers'])
+    assert camera['status'] == 'DEGRADED'
+    assert 'no answer from /dev/video0' in program.ask('status')['problems']['udev']
     bed.pull(path)
     of(program, 'disconnected', 'CAM1')
     free.set()
+
+
+@pytest.mark.processes
+def test_a_camera_that_hung_is_degraded_until_it_answers(bed: Testbed, fleet) -> None:
+    driver, free = camera_driver(Camera()), threading.Event()
+
+    def hang(client: Client, request: int, argument: int) -> int:
+        free.wait(60)
+        return driver(client, request, argument)
+    bed.drive('/dev/video0', hang)
+    webcam(bed)
+    fleet.environment |= bed.environment
+    fleet.start_node('muster.hardware.node', 'robot_1', {'i2c': False})
+    node = '/robot_1/hardware'
+
+    def status() -> int:
+        assert fleet.probe.call(Trigger, f'{node}/scan').success
+        return fleet.probe.call(GetDevice, f'{node}/get_device', id='usb-046d:0825-CAM1').device.status
+    wait_until(lambda: status() == Device.DEGRADED, 40, 'the camera is known to hang')
+    free.set()
+    wait_until(lambda: status() == Device.CONNECTED, 40, 'the camera answers')
 
 
 def test_a_camera_that_is_pulled_out_while_it_is_asked(bed: Testbed) -> None:
@@ -278,6 +301,30 @@ def test_a_camera_that_is_pulled_out_while_it_is_asked(bed: Testbed) -> None:
 
 
 # I2C ------------------------------------------------------------------------------------------
+@pytest.mark.processes
+def test_a_chip_that_leaves_the_bus_is_disconnected_and_its_bus_is_well(bed: Testbed, fleet) -> None:
+    chips = {0x76: Chip({0xD0: 0x60, 0x00: 0x01}), 0x68: Chip({0x75: 0x68})}
+    bed.plug('/devices/platform/fe804000.i2c/i2c-1', 'i2c', name='bcm2835', event=False)
+    bed.plug('/devices/platform/fe804000.i2c/i2c-1/i2c-dev/i2c-1', 'i2c-dev', node='/dev/i2c-1')
+    bed.drive('/dev/i2c-1', i2c_driver(FakeBus(1, chips, [], frozenset())))
+    fleet.environment |= bed.environment
+    fleet.start_node('muster.hardware.node', 'robot_1', {'scan_interval': 0.2})
+    heard = fleet.probe.listen(DiagnosticArray, '/diagnostics', 10)
+
+    def status(chip: str = 'i2c-1-0068') -> int:
+        return fleet.probe.call(GetDevice, '/robot_1/hardware/get_device', id=chip).device.status
+    wait_until(lambda: status() == Device.CONNECTED, 40, 'the chip')
+    gone = chips.pop(0x68)
+    wait_until(lambda: status() == Device.DISCONNECTED, 20, 'the end of the chip')
+    assert status('i2c-1-0076') == Device.CONNECTED
+    heard.clear()
+    bus, = wait_until(lambda: [one for array in heard for one in array.status if 'i2c-1' in one.name][:1], 20,
+                      'what is told of the bus')
+    assert bus.level == DiagnosticStatus.OK
+    chips[0x68] = gone
+    wait_until(lambda: status() == Device.CONNECTED, 20, 'the chip again')
+
+
 def test_chips_of_a_bus_are_named_and_nothing_forbidden_is_written(bed: Testbed) -> None:
     bus = FakeBus(1, {0x76: Chip({0xD0: 0x60, 0x00: 0x01}), 0x68: Chip({0x75: 0x68}), 0x50: Chip()}, [],
                   frozenset({0x48}))

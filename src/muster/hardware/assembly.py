@@ -193,6 +193,8 @@ def _name(key: str, members: Sequence[Record], claim: Claim) -> str:
 
 
 def _status(members: Sequence[Record], claim: Claim) -> Status:
+    if any(record.silent for record in members):
+        return Status.DEGRADED
     # Every USB device has the driver `usb`: what drives it are the drivers of its interfaces.
     if any((r.driver and r.device_type != 'usb_device') or r.subsystem in INTERFACES for r in members):
         return Status.CONNECTED

@@ -23,7 +23,7 @@ class Record:
     """
     One device of the kernel, as sysfs and udev tell it; `path` begins with /devices.
 
-    `modes` are those of a video node, in the order of its driver.
+    `modes` are those of a video node, in the order of its driver; `silent` is one that did not answer.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Record:
     properties: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
     modes: tuple[VideoMode, ...] = ()
+    silent: bool = False
 
     @property
     def name(self) -> str:

@@ -226,8 +226,7 @@ class HardwareNode(ManagedNode):
         self._registry.grace = self.parameters['disconnect_grace']
         self._registry.forget_after = self.parameters['forget_after']
         for worker in self._workers:
-            worker.interval = self.parameters['scan_interval']
-            worker.request_scan()  # the new interval begins now
+            worker.set_interval(self.parameters['scan_interval'])
 
     def _keep(self, entity: Any, destroy: Any) -> Any:
         self._entities.append((destroy, entity))
@@ -448,8 +447,10 @@ class HardwareNode(ManagedNode):
     def _note_health(self) -> None:
         """Note for `concerns` what the sources told and how many devices there are."""
         counts = {status.name.lower(): self._registry.count(status) for status in Status}
-        level = DiagnosticStatus.WARN if self._registry.refused or counts['error'] else DiagnosticStatus.OK
-        message = f"{counts['connected']} connected"
+        sick = {name: counts[name] for name in ('degraded', 'error') if counts[name]}
+        level = DiagnosticStatus.WARN if self._registry.refused or sick else DiagnosticStatus.OK
+        message = ', '.join(f'{number} {name}' for name, number in (
+            ('connected', counts['connected']), *sick.items()))
         if self._registry.refused:
             message += f', {self._registry.refused} refused: more devices than the registry takes'
         self._health = [

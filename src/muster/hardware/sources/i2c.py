@@ -13,10 +13,18 @@ from muster.hardware.assembly import candidates, clean, detailed
 from muster.hardware.devices import Device, Report, Status, UNKNOWN
 from muster.hardware.evidence import Evidence, I2cReading, RegisterRead
 from muster.hardware.identification import Claim, LIKELY, Rules
-from muster.hardware.sources import buses, sysfs
+from muster.hardware.sources import buses, overlay, sysfs
 from muster.hardware.sources.buses import Adapter
 from muster.hardware.sources.deadline import Backoff, Deadline, HungError, Step
-from muster.hardware.sources.i2c_probing import Answers, Bus, BusError, Chip, examine, look
+from muster.hardware.sources.i2c_probing import (
+    Answers,
+    Bus,
+    BusError,
+    Chip,
+    examine,
+    look,
+    OPEN_LINE,
+)
 from muster.hardware.sources.worker import pause, PERIODIC
 import smbus2
 
@@ -37,7 +45,8 @@ class I2cSource:
     Every transfer has 200 ms. A bus that hangs, or whose answers cannot be believed, is left alone
     for 5 s, then for twice as long each time; its devices have the status ERROR until it answers
     again. Registers are read when a chip appears and at requested scans; the periodic scan asks only
-    who is there, because a register read in between could disturb a program that uses the chip.
+    who is there, because a register read in between could disturb a program that uses the chip. A chip
+    that acknowledges its address, but whose registers tell nothing any more, is DEGRADED until they do.
     """
 
     def __init__(self, bus: int, rules: Rules, *, permitted: bool = False,
@@ -55,15 +64,18 @@ class I2cSource:
         self._deadline = deadline or Deadline(self.name)
         self._backoff = Backoff()
         self._known: dict[str, Device] = {}
+        self._readable: set[str] = set()        # paths of chips whose registers told something
         self._problem = ''
 
     def scan(self, reason: str) -> Report:
         """Ask every address; a bus in quarantine is not touched."""
         if self._backoff.waits(self._clock()):
             return self._report(reason)
-        known = dict(self._known) if reason == PERIODIC and not self._problem else {}
+        known = {path: one for path, one in self._known.items() if one.status != Status.DEGRADED} \
+            if reason == PERIODIC and not self._problem else {}
         try:
             self._known = self._deadline.run(lambda step: self._survey(known, step))
+            self._readable &= self._known.keys()
             self._problem = ''
             self._backoff.succeeded()
         except HungError as error:
@@ -125,6 +137,11 @@ class I2cSource:
         chip = examine(bus, address, self._rules.i2c_reads(address), step, wide_read, recognised,
                        self._permitted)
         record = sysfs.read(_path(adapter, address), self._root)  # declared, though no driver has it
+        path = _path(adapter, address)
+        if {byte for value in chip.reading.registers.values() for byte in value} - set(OPEN_LINE):
+            self._readable.add(path)
+        elif path in self._known and path in self._readable:
+            return overlay.silent(self._known[path])
         evidence: list[Evidence] = [chip.reading, *([record] if record else [])]
         return device(adapter, address, self._rules.identify(evidence), chip)
 

@@ -53,3 +53,9 @@ def told(device: Device, claim: Claim, name: str, facts: Iterable[tuple[str, str
         status=device.status if claim.type == UNKNOWN else Status.CONNECTED,
         offers=refine(device.offers, detailed(claim.offers)), candidates=candidates(claim),
         properties=tuple((key, value) for key, value in sorted(properties.items()) if value))
+
+
+def silent(device: Device) -> Device:
+    """Return a device that was known and does not answer any more, though the place where it was is there."""
+    facts = {**dict(device.properties), 'silent': 'it does not answer any more'}
+    return replace(device, status=Status.DEGRADED, properties=tuple(sorted(facts.items())))

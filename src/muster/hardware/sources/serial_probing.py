@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 import errno
 import os
 from pathlib import Path
 import select
 import time
 
-from muster.hardware.devices import Device, Report
+from muster.hardware.devices import Device, Report, Status
 from muster.hardware.evidence import Record, SerialReading
 from muster.hardware.identification import LIKELY, Rules, SerialProbe
 from muster.hardware.matching import MAX_REPLY
@@ -32,9 +33,10 @@ class SerialProber:
     """
     The device behind one port, as /dev/ttyUSB0.
 
-    It is asked once when the port appears, and again at a requested scan as long as it is not known;
-    a port that somebody uses is left alone. Between scans, because it takes several seconds; a wake-up
-    interrupts it. What is found is reported with the id that the kernel's records give the port.
+    It is asked once when the port appears, and again at a requested scan: a device that does not answer
+    then is DEGRADED until it does. A port that somebody uses is left alone, and what is known of it
+    stays. All that between scans, because it takes several seconds; a wake-up interrupts it. What is
+    found is reported with the id that the kernel's records give the port.
     """
 
     def __init__(self, node: str, rules: Rules, *, root: Path = overlay.SYS, listen: float = LISTEN,
@@ -48,6 +50,7 @@ class SerialProber:
         self._deadline = Deadline(self.name, total=TOTAL_LIMIT)
         self._port: tuple[int, int] | None = None   # inode and number of the node that is there
         self._due = False
+        self._answered: tuple[SerialProbe, int] | None = None
         self._known: dict[str, Device] = {}
         self._problem = ''
 
@@ -55,9 +58,9 @@ class SerialProber:
         """Look whether the port is there; what is behind it is asked in `wait`."""
         port = self._present()
         if port != self._port:
-            self._known, self._problem = {}, ''
+            self._known, self._problem, self._answered = {}, '', None
             self._port, self._due = port, port is not None
-        elif port is not None and reason == REQUESTED and not self._known:
+        elif port is not None and reason == REQUESTED:
             self._due = True
         return Report(self.name, dict(self._known), reason, problem=self._problem)
 
@@ -67,21 +70,20 @@ class SerialProber:
             pause(timeout, wake)
             return None
         try:
-            device, records = overlay.base(self._node, 'tty', self._rules, self._root)
-            found = self._deadline.run(lambda step: self._ask(records, wake, step))
+            self._problem = self._look(wake)
         except InterruptedError:
             return None  # asked again after what woke it
         except HungError as error:
-            found = None
             self._problem = f'{self._node} hangs ({error}); it is asked again at a requested scan'
+            self._known = {key: replace(one, status=Status.ERROR) for key, one in self._known.items()}
         except PortInUseError as error:
-            found, self._problem = None, f'{error.args[0]}: not asked; do it by a scan when it is free'
+            self._problem = self._in_use(error.args[0])
         except OSError as error:
-            found, self._problem = None, self._explain(error)
-        else:
-            self._problem = ''
+            if error.errno == errno.EBUSY:
+                self._problem = self._in_use(f'{self._node} is held by another program (TIOCEXCL)')
+            else:
+                self._known, self._problem = {}, self._explain(error)
         self._due = False
-        self._known = self._device(device, records, *found) if found else {}
         return Report(self.name, dict(self._known), 'serial port asked', problem=self._problem)
 
     def close(self) -> None:
@@ -95,16 +97,33 @@ class SerialProber:
             return None
         return status.st_ino, status.st_rdev
 
+    def _look(self, wake: int) -> str:
+        """Ask what is there; no problem is left, but what was known may be silent."""
+        device, records = overlay.base(self._node, 'tty', self._rules, self._root)
+        found = self._deadline.run(lambda step: self._ask(records, wake, step))
+        if found is not None:
+            self._known = self._device(device, records, *found)
+        else:
+            self._known = {key: overlay.silent(one) for key, one in self._known.items()}
+        return ''
+
+    def _in_use(self, who: str) -> str:
+        """Return the problem of a port that somebody uses: none where it was asked before."""
+        return '' if self._known else f'{who}: not asked; do it by a scan when it is free'
+
     def _ask(self, records: Sequence[Record], wake: int, step: Step) -> tuple[SerialReading, int] | None:
         """Return the first answer that is known, and the baud rate; runs in the deadline's thread."""
         usb = next((r for r in records if r.device_type == 'usb_device'), None)
         probes = self._rules.serial_probes(f'{usb.vendor_id}:{usb.product_id}' if usb else '')
+        questions = [(probe, baud) for probe in probes for baud in probe.baud]
+        questions.sort(key=lambda question: question != self._answered)     # what was answered comes first
         step(f'opening {self._node}')
         with SerialLine(self._node) as line:
-            for probe, baud in ((one, rate) for one in probes for rate in one.baud):
+            for probe, baud in questions:
                 reading = self._exchange(line, probe, baud, wake, step)
                 candidates = self._rules.identify([reading]).candidates if reading.reply else ()
                 if candidates and candidates[0].confidence >= LIKELY:
+                    self._answered = probe, baud
                     return reading, baud
         return None
 
@@ -153,9 +172,6 @@ class SerialProber:
         if error.errno in (errno.EACCES, errno.EPERM):
             return (f"no permission for {self._node}: add the user to the group 'dialout', or install the "
                     'rules of config/udev')
-        if error.errno == errno.EBUSY:
-            return (f'{self._node} is held by another program (TIOCEXCL): not asked; do it by a scan when it '
-                    'is free')
         if self._present() is None:
             return ''
         return f'{self._node}: {error.strerror or error}'

@@ -56,7 +56,8 @@ class SpiSource:
     The device at one node, as /dev/spidev0.0.
 
     All questions are asked at the first scan and at requested ones; the periodic scan repeats the one
-    that was answered, or none. Mode and speed of the node are set back. It names nothing where no
+    that was answered, or none. A chip that does not answer it is DEGRADED until it does, or until a
+    requested scan finds nothing. Mode and speed of the node are set back. It names nothing where no
     answer is known, and there is no telling whether a chip is there at all then.
     """
 
@@ -105,11 +106,14 @@ class SpiSource:
             return
         probes = (self._answered,) if repeat and self._answered else self._rules.spi_probes()
         found = self._deadline.run(lambda step: self._ask(probes, step))
-        self._known, self._answered = {}, None
         if found is not None:
             self._answered, reading = found
             key, device = self._device(reading)
             self._known = {key: device}
+        elif reason == PERIODIC:
+            self._known = {key: overlay.silent(one) for key, one in self._known.items()}
+        else:
+            self._known, self._answered = {}, None
 
     def _ask(self, probes: Iterable[SpiProbe], step: Step) -> tuple[SpiProbe, SpiReading] | None:
         """Return the first question with an answer that is known; runs in the deadline's thread."""

@@ -130,7 +130,8 @@ class UdevSource:
         if record is None or not relevant(record):
             return None
         if record.subsystem == 'video4linux' and record.node:
-            record = replace(record, modes=self._cameras.modes(path, record.node))
+            modes = self._cameras.modes(path, record.node)
+            record = replace(record, modes=modes, silent=self._cameras.hangs(path))
         if self._context is None:
             return record
         try:

@@ -29,6 +29,8 @@ END = (errno.EINVAL, errno.ENOTTY, errno.ENODATA)
 STEP_LIMIT, TOTAL_LIMIT = 0.2, 0.4
 #: Why the modes of nodes are not known, and the remedy.
 NOT_PERMITTED = "no permission for {}: add the user to the group 'video', or install the rules of config/udev"
+HANGS = ('no answer from {} within 0.2 s, so that modes are not known: a scan asks again; pull it out and '
+         'plug it in where that stays')
 #: Nodes that a problem names; of more it gives the number.
 MAX_NAMED = 8
 
@@ -55,6 +57,10 @@ class Cameras:
                 nodes.setdefault(fault, []).append(records[path].node)
         return '; '.join(fault.format(_listed(sorted(named))) for fault, named in nodes.items())
 
+    def hangs(self, path: str) -> bool:
+        """Return whether the node whose place in sysfs is `path` did not answer."""
+        return self._faults.get(path) == HANGS
+
     def modes(self, path: str, node: str) -> tuple[VideoMode, ...]:
         """Return the modes of `node`, whose place in sysfs is `path`; none where it cannot be asked."""
         try:
@@ -75,7 +81,10 @@ class Cameras:
         except PermissionError:
             self._faults[path] = NOT_PERMITTED
             return ()
-        except (HungError, OSError):    # it is asked again by the next full scan, or gone in between
+        except HungError:
+            self._faults[path] = HANGS
+            return ()
+        except OSError:     # gone in between
             return ()
         self._known[path] = serial, found
         return found

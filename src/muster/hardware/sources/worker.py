@@ -57,7 +57,7 @@ class Worker:
     """
 
     def __init__(self, source: Source, interval: float, deliver: Callable[[Report], None]) -> None:
-        """Prepare; `interval` may be changed while it runs."""
+        """Prepare."""
         self.source = source
         self.interval = interval
         self._deliver = deliver
@@ -71,6 +71,11 @@ class Worker:
     def start(self) -> None:
         """Begin with a scan."""
         self._thread.start()
+
+    def set_interval(self, interval: float) -> None:
+        """Change the interval, also of what is waited for; devices are asked no question more for that."""
+        self.interval = interval
+        os.eventfd_write(self._wake, 1)
 
     def request_scan(self) -> int:
         """Ask for a scan now; a report whose `scan` is at least the returned number answers it."""
@@ -107,10 +112,10 @@ class Worker:
         self.source.close()
 
     def _watch(self, answered: int) -> None:
-        due = time.monotonic() + self.interval
+        begun = time.monotonic()
         while True:
             self._drain_wake()  # before looking at why it was woken
-            left = due - time.monotonic()
+            left = begun + self.interval - time.monotonic()
             if self._stopping or self._requested != answered or left <= 0:
                 return
             report = self.source.wait(left, self._wake)
