@@ -193,6 +193,46 @@ def test_modes_explore_exploit_and_mix_by_schedule() -> None:
     assert Linear(1.0, 3.0, 0)(5) == 1.0
 
 
+def reached(hold: int, steps: int = 1500) -> int:
+    """Walk at random, a step left or right; return how far it came from where it began."""
+    agent, place, furthest = make(actions=2, epsilon_hold=hold), 0, 0
+    for _ in range(steps):
+        place += 2 * int(agent.act(one_hot(0), LearningMode.EXPLORATION).action) - 1
+        furthest = max(furthest, abs(place))
+    return furthest
+
+
+def test_random_actions_that_are_held_lead_far_away() -> None:
+    assert reached(1) < 100 < 200 < reached(100)
+
+
+def test_a_random_action_is_held_until_its_time_or_the_episode_is_over() -> None:
+    agent = make(epsilon_hold=50)
+
+    def draws() -> bool:
+        before = agent.generator.bit_generator.state
+        assert agent.act(one_hot(0), LearningMode.EXPLORATION).exploratory
+        return agent.generator.bit_generator.state != before
+
+    def held() -> None:
+        while agent._holds < 3:
+            draws()
+        kept = agent.act(one_hot(0), LearningMode.EXPLORATION).action
+        assert not draws() and agent.act(one_hot(0), LearningMode.EXPLORATION).action == kept
+
+    held()
+    agent.interrupt()
+    assert draws()
+    for end in ({'terminated': True}, {'terminated': False, 'truncated': True}):
+        held()
+        agent.observe(Transition(one_hot(0), 0, 0.0, one_hot(1), **end))
+        assert draws()
+    held()
+    agent.begin_task('another')
+    assert draws()
+    assert max(agent._holds for _ in range(2000) if draws()) < 50
+
+
 def test_training_is_due_at_its_interval_and_bounded() -> None:
     agent = make(train_interval=10, train_updates=4)
     transition = Transition(one_hot(0), 0, 0.0, one_hot(1), False)

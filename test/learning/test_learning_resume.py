@@ -42,6 +42,7 @@ AGENTS: dict[str, Callable[[], Agent[Any]]] = {
     'q_learning double, counted': lambda: table(double=True, step_power=0.7),
     'q_learning tiles': lambda: table(TileCoder(EDGES, 4), tilings=4),
     'dqn': lambda: dqn(n_step=3),
+    'dqn that holds actions': lambda: dqn(epsilon_hold=20),
     'dqn prioritized, duelling': lambda: dqn(prioritized=True, duelling=True, drift_threshold=5.0),
     'ppo discrete': lambda: ppo(Discrete(ACTIONS), anneal_steps=400),
     'ppo continuous': lambda: ppo(Continuous((-1.0, 0.0), (1.0, 2.0)), entropy=0.01),

@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 
 type Floats = NDArray[np.float32]
 _STEPS = 1_000_000_000
+#: Random actions last as the zeta distribution says: most one step, few very long (Dabney et al. 2021).
+_HOLD_EXPONENT = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class DQNParameters(EpsilonDriftParameters, ContinualParameters):
         0.05, 'Exploration rate that is reached after epsilon_steps.', 0.0, 1.0)
     epsilon_steps: int = hyperparameter(
         10_000, 'Steps in which the exploration rate falls linearly (Mnih et al. 2015).', 0, _STEPS)
+    epsilon_hold: int = hyperparameter(
+        1, 'A random action goes on for 1 to so many steps, seldom for many; what one step never reaches is '
+        'found that way (Dabney et al. 2021).', 1, 10_000)
     capacity: int = hyperparameter(
         100_000, 'Transitions kept for replay (Lin 1992).', 1, MAXIMUM_CAPACITY, live=False)
     batch: int = hyperparameter(
@@ -119,6 +124,7 @@ class DQN(Agent[Floats]):
         self._drift = DriftResponse()
         self._due = 0
         self._explores_since = 0
+        self._held, self._holds = 0, 0  # a random action, and for how many steps yet
         self._powers: tuple[float, Floats] = (-1.0, np.zeros(0, np.float32))  # of which discount
         self._task_since = 0
         self._places: NDArray[np.intp] = np.zeros(0, np.intp)  # of the rows of a batch
@@ -180,12 +186,24 @@ class DQN(Agent[Floats]):
 
     def act(self, state: Floats, mode: LearningMode) -> Choice:
         """Choose an action: the best, or at random with the exploration rate in mode mixed."""
-        if mode is LearningMode.EXPLORATION or (
-                mode is LearningMode.MIXED and self.generator.random() < self.epsilon):
-            return Choice(int(self.generator.random() * self.actions.n), True)
+        if mode is not LearningMode.EXPLOITATION and self._explores(mode):
+            return Choice(self._held, True)
         outputs = self.network.forward_one(state)
         # The value of the state itself, first in a duelling head, makes no difference here.
         return Choice(int((outputs if self._duel is None else outputs[1:]).argmax()), False)
+
+    def _explores(self, mode: LearningMode) -> bool:
+        """Draw whether to explore now; a random action is held for a while."""
+        if self._holds:
+            self._holds -= 1
+            return True
+        if mode is LearningMode.MIXED and self.generator.random() >= self.epsilon:
+            return False
+        self._held = int(self.generator.random() * self.actions.n)
+        hold = self.parameters.epsilon_hold
+        if hold > 1:
+            self._holds = min(int(self.generator.zipf(_HOLD_EXPONENT)), hold) - 1
+        return True
 
     def observe(self, transition: Transition[Floats]) -> None:
         """Remember a transition; makes a training due at its interval."""
@@ -194,6 +212,8 @@ class DQN(Agent[Floats]):
             raise ValueError(f'action {action} does not exist: 0..{self.actions.n - 1}')
         reward = finite(transition.reward)
         self._window.push(transition, self._discount(statistics.steps))
+        if transition.terminated or transition.truncated:
+            self._holds = 0
         self.memory.remember(transition.state, self.generator)
         statistics.observed(reward)
         if statistics.steps - self._task_since >= chosen.learning_starts \
@@ -203,6 +223,7 @@ class DQN(Agent[Floats]):
     def interrupt(self) -> None:
         """End returns over several steps here."""
         self._window.cut()
+        self._holds = 0
 
     def begin_task(self, task: str) -> None:
         """
@@ -213,7 +234,7 @@ class DQN(Agent[Floats]):
         if task == self.task:
             return
         new = self.memory.begin_task(task, self.generator)
-        self.task, self._task_since, self._due = task, self.statistics.steps, 0
+        self.task, self._task_since, self._due, self._holds = task, self.statistics.steps, 0, 0
         self._forget_transitions()
         if new:
             self._explores_since = self.statistics.steps
@@ -334,7 +355,8 @@ class DQN(Agent[Floats]):
             'parameters': asdict(self.parameters), 'statistics': self.statistics.export(),
             'generator': self.generator.bit_generator.state, 'optimiser': optimiser, 'replay': replay,
             'window': self._window.export(), 'drift': self._drift.export(), 'due': self._due,
-            'explores_since': self._explores_since, 'task_since': self._task_since, 'memory': memory}
+            'explores_since': self._explores_since, 'held': [self._held, self._holds],
+            'task_since': self._task_since, 'memory': memory}
         return document, {'theta': self.network.theta.copy(), 'target': self._target.theta.copy(),
                           **moments, **rows, **{f'memory_{name}': array for name, array in kept.items()}}
 
@@ -366,6 +388,10 @@ class DQN(Agent[Floats]):
         self.generator = generator_from(document['generator'])
         self._due = min(count(document['due']), self.parameters.train_updates)
         self._explores_since = min(count(document['explores_since']), self.statistics.steps)
+        held, holds = map(count, document['held'])
+        if held >= self.actions.n:
+            raise ValueError('an action that is held does not exist')
+        self._held, self._holds = held, min(holds, self.parameters.epsilon_hold)
         self._task_since = min(count(document['task_since']), self.statistics.steps)
         kept = {name.removeprefix('memory_'): array for name, array in arrays.items()
                 if name.startswith('memory_')}
