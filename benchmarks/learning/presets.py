@@ -49,4 +49,4 @@ PENDULUM = Preset('Pendulum-v1', 'ppo', 100_000, 4, {
     'anneal_steps': 100_000})
 LUNAR_LANDER = Preset('LunarLander-v3', 'ppo', 500_000, 16, {
     'learning_rate': 1e-3, 'discount': 0.999, 'trace': 0.98, 'rollout': 4096, 'batch': 256, 'epochs': 6,
-    'entropy': 0.005, 'anneal_steps': 500_000})
+    'entropy': 0.005, 'anneal_steps': 500_000, 'anneal_to': 0.0})
