@@ -15,7 +15,8 @@ from camera import Camera, METADATA
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from i2c_bus import Chip, FakeBus, forbidden, Transfer
 from kernel import RULES
-from muster_interfaces.msg import Device
+from muster.ros import qos
+from muster_interfaces.msg import Device, DeviceEvent
 from muster_interfaces.srv import GetDevice, ListDevices, NegotiateCapabilities
 from processes import wait_until
 import pytest
@@ -240,6 +241,31 @@ def test_a_camera_that_may_not_be_opened_is_told_with_the_remedy(bed: Testbed, f
     found = fleet.probe.call(NegotiateCapabilities, '/robot_1/hardware/negotiate_capabilities',
                              required=['video_capture{width>=1280}'])
     assert found.matches
+
+
+@pytest.mark.processes
+def test_fifty_replugs_are_fifty_events_and_no_flood_of_lines(bed: Testbed, fleet) -> None:
+    def refuse(*_: object) -> int:      # what umockdev's library notes of opens that fail, it never forgets
+        raise OSError(errno.EACCES, 'Permission denied')
+    for name in ('video0', 'video1'):
+        bed.drive(f'/dev/{name}', refuse)
+    fleet.environment |= bed.environment
+    node = fleet.start_node('muster.hardware.node', 'robot_1', {'i2c': False, 'disconnect_grace': 0.0})
+    heard = fleet.probe.listen(DeviceEvent, '/robot_1/hardware/events', qos.EVENTS)
+    assert fleet.probe.call(Trigger, '/robot_1/hardware/scan').success
+
+    def told(kind: int) -> int:
+        return sum(event.type == kind and event.device.id == 'usb-046d:0825-CAM1' for event in heard)
+    before = len(node.text)
+    for number in range(1, 51):
+        path = webcam(bed)
+        wait_until(lambda number=number: told(DeviceEvent.CONNECTED) >= number, 20, 'plugged in')
+        bed.pull(path)
+        wait_until(lambda number=number: told(DeviceEvent.DISCONNECTED) >= number, 20, 'pulled out')
+    assert told(DeviceEvent.CONNECTED) == told(DeviceEvent.DISCONNECTED) == 50
+    lines = node.text[before:].splitlines()
+    assert any('no permission for /dev/video0' in line for line in lines)
+    assert len(lines) <= 3, 'one for each set of nodes that is seen while the camera comes and goes'
 
 
 def test_a_camera_that_hangs_is_listed_and_delays_nobody_for_long(bed: Testbed) -> None:

@@ -61,6 +61,8 @@ KEEP_INTERVAL = 2.0
 #: A requested scan that is not done by then (seconds) is answered with what is missing.
 SCAN_TIMEOUT = 10.0
 MAX_WAITING_SCANS = 64
+#: A problem of a source that comes again is logged again after so long (seconds); so many are kept in mind.
+LOG_AGAIN, MAX_UNLOGGED = 600.0, 256
 
 
 def _absolute_patterns(values: list[str]) -> str:
@@ -121,6 +123,7 @@ class HardwareNode(ManagedNode):
         self._stopping = threading.Event()
         self._world = virtual.nobody()
         self._problems: dict[str, str] = {}
+        self._unlogged: dict[tuple[str, str], float] = {}     # source, problem -> when it is logged again
         self._health: list[DiagnosticStatus] = []    # replaced whole: another thread reads it
         self._published = -1                         # revision of the last list
         self._published_at = 0.0
@@ -272,9 +275,7 @@ class HardwareNode(ManagedNode):
         self._advance()
 
     def _take(self, report: Report) -> None:
-        if self._problems.get(report.source, '') != report.problem and report.problem:
-            self.get_logger().warning(f'{report.source}: {report.problem}')
-        self._problems[report.source] = report.problem
+        self._note_problem(report.source, report.problem)
         self._apply(report)
         if report.source == UdevSource.name and self.parameters['i2c'] and any(
                 '/i2c-' in key for key in (*report.present, *report.gone)):
@@ -282,6 +283,16 @@ class HardwareNode(ManagedNode):
         for scan in self._scans:
             if report.scan >= scan.waiting.get(report.source, report.scan + 1):
                 del scan.waiting[report.source]
+
+    def _note_problem(self, source: str, problem: str) -> None:
+        """Note what is wrong with a source; what comes and goes with a loose plug is logged now and then."""
+        changed, now = self._problems.get(source, '') != problem, time.monotonic()
+        self._problems[source] = problem
+        if problem and changed and now >= self._unlogged.get((source, problem), now):
+            self.get_logger().warning(f'{source}: {problem}')
+            if len(self._unlogged) >= MAX_UNLOGGED:
+                self._unlogged.clear()
+            self._unlogged[source, problem] = now + LOG_AGAIN
 
     def _apply(self, report: Report) -> None:
         merged = self._merger.merge(report)
@@ -346,10 +357,7 @@ class HardwareNode(ManagedNode):
                 raise virtual.SnapshotError(f'more than {virtual.MAX_DEVICES} devices')
             report = virtual.snapshot(messages.device(device) for device in message.devices)
         except ValueError as error:
-            problem = f'a snapshot was refused: {error}'
-            if self._problems.get(virtual.SOURCE) != problem:
-                self.get_logger().warning(f'{virtual.SOURCE}: {problem}')
-            self._problems[virtual.SOURCE] = problem
+            self._note_problem(virtual.SOURCE, f'a snapshot was refused: {error}')
             self._note_health()
             return
         self._enter(report)
