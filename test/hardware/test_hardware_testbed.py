@@ -151,9 +151,9 @@ def test_renumbered_nodes_are_the_same_devices(bed: Testbed) -> None:
         program.until(lambda told: told['event'] == 'disconnected')
     plug('2', 'B', 0)
     plug('1', 'A', 1)
-    for serial, node in (('B', '/dev/ttyUSB0'), ('A', '/dev/ttyUSB1')):
-        program.until(lambda told, end=serial, node=node: told['id'] == f'usb-10c4:ea60-{end}'
-                      and node in told['nodes'])
+    wanted = {('usb-10c4:ea60-B', '/dev/ttyUSB0'), ('usb-10c4:ea60-A', '/dev/ttyUSB1')}
+    program.until(lambda _: wanted <= {(told['id'], node) for told in program.past[started:]
+                                       for node in told['nodes']})      # in any order
     assert not [told for told in program.past[started:] if told['event'] == 'discovered']
 
 
