@@ -56,6 +56,20 @@ def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
         pause.wait(0.01)
 
 
+def settled[T](look: Callable[[], T], timeout: float, what: str, quiet: float = 2.0) -> T:
+    """Return what `look` returns once it has been the same for `quiet` seconds: discovery has no end."""
+    since, last = time.monotonic(), look()
+
+    def unchanged() -> bool:
+        nonlocal since, last
+        now = look()
+        if now != last:
+            since, last = time.monotonic(), now
+        return time.monotonic() - since >= quiet
+    wait_until(unchanged, timeout, what)
+    return last
+
+
 class Process:
     """One executable in a process group of its own, its output kept in a file."""
 
@@ -180,6 +194,11 @@ class Graph:
             wait_until(lambda name=name: fleet.probe.call(  # type: ignore[misc]
                 GetState, f'{name}/get_state', patience).current_state.label == 'active',
                 patience, f'{name} active')
+        return settled(lambda: cls.seen_by(node), patience, 'all is discovered')
+
+    @classmethod
+    def seen_by(cls, node: Node) -> Graph:
+        """Return what a node has discovered so far."""
         topics = dict(node.get_topic_names_and_types())
         return cls(dict(node.get_service_names_and_types()), topics,
                    {name for name in topics if node.count_publishers(name)})
