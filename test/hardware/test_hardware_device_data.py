@@ -1,6 +1,7 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """The identification data: what it says, and the strictness with which it is read."""
+from dataclasses import replace
 from pathlib import Path
 import re
 
@@ -185,18 +186,20 @@ def test_every_line_of_the_table_is_sound() -> None:
     sources = {found[1]: float(found[2]) for found in heads if found}
     rows = [line.split('\t') for line in lines if not line.startswith('#')]
     assert all(0.5 <= confidence < 1.0 for confidence in sources.values())
-    for number, kind, _, product, source in rows:
-        assert re.fullmatch('[0-9a-f]{4}:[0-9a-f]{4}', number), number
+    for number, kind, vendor, product, source in rows:
+        assert re.fullmatch('[0-9a-f]{4}(:[0-9a-f]{4})?', number), number
         assert re.fullmatch('[a-z][a-z0-9_]*', kind), number
-        assert 0 < len(product) <= 128 and source in sources, number
+        assert 0 < len(product if ':' in number else vendor) <= 128 and source in sources, number
+        assert ':' in number or (kind, product) == ('unknown', ''), number
     numbers = [row[0] for row in rows]
     assert len(rows) > 3000 and numbers == sorted(set(numbers))
     ruled = {f"{rule.match.texts['vendor_id'][0]}:{rule.match.texts['product_id'][0]}" for file in DATA
              for rule in read_rules(file) if isinstance(rule.match, KernelMatch) and rule.name
              and len(rule.match.texts.get('product_id', ())) == 1}
     assert not ruled & set(numbers), 'a rule says more of these'
-    name = usb_names(())(*numbers[-1].split(':'))
-    assert name.product == rows[-1][3] and name.confidence == sources[rows[-1][4]]
+    last = [row for row in rows if ':' in row[0]][-1]
+    name = usb_names(())(*last[0].split(':'))
+    assert name.product == last[3] and name.confidence == sources[last[4]]
 
 
 def test_a_device_that_no_rule_knows_is_called_as_usb_ids_and_its_descriptors_do(tmp_path: Path) -> None:
@@ -207,8 +210,35 @@ def test_a_device_that_no_rule_knows_is_called_as_usb_ids_and_its_descriptors_do
     claim = Rules([], usb_names((file,), tmp_path / 'absent')).identify([told])
     assert (claim.type, claim.confidence) == ('unknown', 0.0)
     assert [(c.title, c.source) for c in claim.candidates] == [
-        ("Fry's Electronics Counterfeit flash drive [Kingston]", 'usb.ids'),
-        ('Me Stick', 'the descriptors of the device')]
+        ('Me Stick', 'the descriptors of the device'),
+        ("Fry's Electronics Counterfeit flash drive [Kingston]", 'usb.ids')]
+    claim = Rules([], usb_names((file,), tmp_path / 'absent')).identify([replace(told, attributes={
+        **told.attributes, 'product': 'USB Device'})])
+    assert claim.candidates[0].source == 'usb.ids', 'nobody names a device so'
+
+
+def test_of_a_device_without_a_name_at_least_the_maker_is_told(tmp_path: Path) -> None:
+    table = tmp_path / 'names.tsv'
+    table.write_bytes(b'# a 0.80 a list\n0001\tunknown\tA list\t\ta\n')
+    main, *rest = usb('1-1', '0001', '7778', '0e0100')[2:]
+    records = [replace(main, attributes={**main.attributes, 'manufacturer': 'Me'}), *rest]
+    claim = Rules.load(DATA, usb_names((), table)).identify(records)
+    assert (claim.type, claim.name) == ('camera', ''), 'that is no name of a device'
+    assert [(c.title, c.type) for c in claim.candidates] == [('Me', 'camera'), ('A list', 'camera')]
+
+
+@pytest.mark.parametrize('numbers', [
+    '0483:5740', '2e8a:000a', '303a:1001', '10c4:ea60', '0403:6001', '1d50:606f'])
+def test_an_id_that_others_build_in_is_certain_of_the_part_and_not_of_the_product(numbers: str) -> None:
+    records = usb('1-1', *numbers.split(':'), 'ff0000')[2:]
+    claim = Rules.load(DATA).identify(records)
+    assert claim.confidence > 0.9 and 0.5 <= claim.candidates[0].confidence < 0.85
+
+
+def test_models_that_share_an_id_are_all_listed() -> None:
+    claim = Rules.load(DATA).identify(usb('1-1', '8086', '0ad6', '0e0100')[2:])
+    assert {'RealSense D415', 'RealSense D435'} <= {c.name for c in claim.candidates}
+    assert claim.type == 'depth_camera' and claim.candidates[0].confidence < 0.5
 
 
 @pytest.mark.parametrize(('product', 'name'), [

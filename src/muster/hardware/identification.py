@@ -28,11 +28,29 @@ LIKELY = 0.5
 #: How likely one of the things is that are known to come behind a bridge.
 POSSIBLE = 0.1
 MAX_CANDIDATES = 24
-#: How far a device's own descriptors are believed about its name.
-TOLD, DESCRIPTORS = 0.7, 'the descriptors of the device'
+#: How far a device's own descriptors are believed about its name: more than a list of what others once
+#: had, less than a rule or a maker's list; less than any where they are those of the chip in it.
+TOLD, FACTORY_TOLD, DESCRIPTORS = 0.82, 0.7, 'the descriptors of the device'
+#: How likely it is that a device of which only the maker is known is called by no more than that.
+MAKER = 0.3
 #: How far a list is believed about the ids that a vendor lends to many makers, V-USB and Teensy (16c0),
 #: gadgets of Linux (1d6b): there the descriptors know better.
 LENT, LENDERS = 0.6, ('16c0', '1d6b')
+#: How far an id is believed about the name where its vendor makes chips, firmware or kits that other makers
+#: build in without an id of their own, or gives ids away: the part is certain, the product around it is not.
+PART = 0.84
+PART_VENDORS = frozenset((
+    # Controllers: ST, Atmel (LUFA), Microchip, Cypress, NXP, TI (two), GigaDevice, Raspberry Pi, Espressif
+    '0483', '03eb', '04d8', '04b4', '1fc9', '0451', '1cbe', '28e9', '2e8a', '303a',
+    # Serial bridges: FTDI, Silicon Labs, WCH, Prolific
+    '0403', '10c4', '1a86', '067b',
+    # Cameras, hubs, pads: Realtek, Sonix, Sunplus, Z-Star, Aveo, Etron, ARC, Alcor, Genesys, DragonRise,
+    # Movidius
+    '0bda', '0c45', '1bcf', '0ac8', '1871', '1e4e', '05a3', '058f', '05e3', '0079', '03e7',
+    # Radios: CSR, Broadcom, Qualcomm (and Atheros), MediaTek (and Ralink)
+    '0a12', '0a5c', '05c6', '0cf3', '0e8d', '148f',
+    # Firmware, and ids that are given away: V-USB, MCS, pid.codes, OpenMoko, gadgets of Linux, DAPLink
+    '16c0', '16d0', '1209', '1d50', '0525', '1d6b', '0d28'))
 #: What the makers of USB bridges write into them, as `CP2102 USB to UART Bridge Controller` or `USB2.0-Ser!`;
 #: anything else was written by the maker of what the bridge is built into.
 FACTORY = re.compile(
@@ -142,20 +160,23 @@ class Rules:
     def identify(self, evidence: Iterable[Evidence]) -> Claim:
         """Return what all the evidence for one device says of it."""
         seen = list(evidence)
-        matching = [(rule, text) for item in seen for key in _bus_of(item)
+        matching = [(rule, text, item) for item in seen for key in _bus_of(item)
                     for rule in self._by_bus.get(key, ()) if (text := rule.match.describe(item))]
-        classes = [rule for rule, _ in matching if not rule.name]
-        named = _best_by_title(_candidate(rule, text) for rule, text in matching if rule.name)
+        classes = [rule for rule, _, _ in matching if not rule.name]
+        sure = _best_by_title(_candidate(rule, text) for rule, text, _ in matching if rule.name)
+        named = _best_by_title(_as_part(_candidate(rule, text), item)
+                               for rule, text, item in matching if rule.name)
         bridges = sorted((c for c in named if c.bridge), key=lambda c: -c.confidence)
         told = self._told(seen)
-        devices = share([*(c for c in named if not c.bridge), *(() if bridges else told)])
+        further = () if bridges else told
+        devices = share([*(c for c in named if not c.bridge), *further])
         if bridges and not (devices and devices[0].confidence >= LIKELY):
             ranked = [*_built_around(told, bridges[0]), *bridges, *share([*devices, *self._behind(seen)])]
-            type_, confidence, source = _type(classes, bridges[:1])
+            type_, confidence, source = _type(classes, [c for c in sure if c.title == bridges[0].title])
         else:
             ranked = [*devices, *bridges]
-            type_, confidence, source = _type(classes, devices)
-        ranked = [replace(c, type=type_) if c.type == UNKNOWN else c for c in ranked]
+            type_, confidence, source = _type(classes, share([*(c for c in sure if not c.bridge), *further]))
+        ranked = [replace(c, type=type_) if c.type == UNKNOWN else c for c in ranked or self._makers(seen)]
         leading = _leading(ranked)
         offers = _merge([*(rule.capabilities for rule in classes), *(c.capabilities for c in bridges),
                          *_common(leading)])
@@ -181,12 +202,26 @@ class Rules:
             name = self._names(item.vendor_id, item.product_id)
             if name.product:
                 confidence = LENT if item.vendor_id in LENDERS else name.confidence
-                found.append(Candidate(name.product, name.vendor, name.type, confidence, text, name.source))
+                found.append(_as_part(
+                    Candidate(name.product, name.vendor, name.type, confidence, text, name.source), item))
             told = item.attributes.get('product', '').strip()
             if told:
                 maker = item.attributes.get('manufacturer', '').strip() or name.vendor
-                found.append(Candidate(told, maker, UNKNOWN, TOLD, text, DESCRIPTORS))
+                confidence = FACTORY_TOLD if _factory(told) else TOLD
+                found.append(Candidate(told, maker, UNKNOWN, confidence, text, DESCRIPTORS))
         return _best_by_title(found)
+
+    def _makers(self, seen: Sequence[Evidence]) -> list[Candidate]:
+        """Return who made it, which is all that can be said of a device that neither rule nor name tells."""
+        found = []
+        for item in seen:
+            if isinstance(item, Record) and item.device_type == 'usb_device':
+                text, name = f'usb {item.vendor_id}', self._names(item.vendor_id, item.product_id)
+                told = item.attributes.get('manufacturer', '').strip()
+                found += [Candidate('', maker, UNKNOWN, MAKER, text, source) for maker, source in (
+                    (told, DESCRIPTORS), (name.vendor, name.source)) if maker]
+        makers = _best_by_title(found)
+        return [replace(maker, confidence=MAKER / len(makers)) for maker in makers]
 
 
 def share(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -210,11 +245,22 @@ def _candidate(rule: Rule, evidence: str) -> Candidate:
                      rule.capabilities, rule.bridge)
 
 
+def _as_part(candidate: Candidate, evidence: Evidence) -> Candidate:
+    """Return what an id tells, less certain where products of other makers have the same."""
+    shared = (isinstance(evidence, Record) and evidence.subsystem == 'usb'
+              and evidence.vendor_id in PART_VENDORS)
+    return replace(candidate, confidence=min(candidate.confidence, PART)) if shared else candidate
+
+
+def _factory(name: str) -> bool:
+    """Return whether a name says no more than what chip it is."""
+    return all(map(FACTORY.fullmatch, re.findall(r'[a-z0-9]+', name.lower())))
+
+
 def _built_around(told: Iterable[Candidate], bridge: Candidate) -> list[Candidate]:
     """Return what calls itself by a name of its own, and not by that of the bridge in it."""
     return [replace(c, type=bridge.type, capabilities=bridge.capabilities) for c in told
-            if c.source == DESCRIPTORS and not all(
-                map(FACTORY.fullmatch, re.findall(r'[a-z0-9]+', c.name.lower())))]
+            if c.source == DESCRIPTORS and not _factory(c.name)]
 
 
 def _best_by_title(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -44,6 +44,8 @@ def usb_names(files: tuple[Path, ...] = FILES, table: Path = TABLE) -> Names:
     """
     Return a look-up in the table, which has types too, then in the first of the files that is there.
 
+    Of an id that neither has, it tells the vendor.
+
     Both are searched, not parsed: a look-up takes well below a millisecond, and few are made. Where
     neither is there it knows nothing.
     """
@@ -57,9 +59,10 @@ def usb_names(files: tuple[Path, ...] = FILES, table: Path = TABLE) -> Names:
         if not all(re.fullmatch('[0-9a-f]{4}', number) for number in (vendor_id, product_id)):
             return UsbName()
         known = _look_up(own, f'{vendor_id}:{product_id}'.encode())
-        if known.product or file is None:
+        if known.product:
             return known
-        return UsbName(*_find(_read(file), vendor_id.encode(), product_id.encode()))
+        found = UsbName(*_find(_read(file), vendor_id.encode(), product_id.encode())) if file else UsbName()
+        return found if found.vendor else _look_up(own, vendor_id.encode())
     return names
 
 
