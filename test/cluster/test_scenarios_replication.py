@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from group import founding, Group, log, member, MILLISECOND, TIMING
+from muster.cluster.raft.core import PACE
 from muster.cluster.raft.types import Append, AppendReply, Kind, Role, Vote
 import pytest
 
@@ -151,6 +152,72 @@ def test_flow_control_resumes_after_lost_replies() -> None:
     group.beat('a')
     assert group.nodes['b'].log.last_index == leader.log.last_index
     assert leader.progress[member('b')].match == leader.log.last_index
+
+
+def proposed(group: Group, *commands: bytes) -> list[tuple[bytes, ...]]:
+    """Let the leader `a` propose commands one by one; return what goes to `b` in each append meanwhile."""
+    leader = group.nodes['a']
+    for command in commands:
+        leader.propose(Kind.COMMAND, command, group.now)
+        group.collect('a')
+    return sent(group)
+
+
+def sent(group: Group) -> list[tuple[bytes, ...]]:
+    """Return the commands in each append to `b` that is on the wire, and take them off."""
+    appends = [e.message for _, e in group.wire if e.to == member('b') and isinstance(e.message, Append)]
+    group.wire.clear()
+    return [tuple(entry.data for entry in append.entries) for append in appends if append.entries]
+
+
+def test_what_is_proposed_while_an_append_is_under_way_goes_together_in_the_next() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    assert proposed(group, b'1', b'2', b'3') == [(b'1',)]
+    leader.step(member('b'), AppendReply(leader.term, True, leader.log.last_index - 2), group.now)
+    group.collect('a')
+    assert sent(group) == [(b'2', b'3')]
+    leader.step(member('b'), AppendReply(leader.term, True, leader.log.last_index), group.now)
+    assert proposed(group, b'4') == [(b'4',)]
+
+
+def test_a_slow_acknowledgement_holds_up_nothing_for_long() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    assert proposed(group, b'1', b'2') == [(b'1',)]
+    assert leader.next_deadline() == group.now + PACE
+    group.now += PACE
+    leader.advance(group.now)
+    group.collect('a')
+    assert sent(group) == [(b'2',)]
+    assert proposed(group, b'3', b'4', b'5') == [(b'3',), (b'4',)]     # until four are under way
+    group.now += PACE
+    leader.advance(group.now)
+    group.collect('a')
+    assert sent(group) == []
+    first = leader.log.last_index - 4
+    for index, following in ((first, []), (first + 1, []), (first + 2, []), (first + 3, [(b'5',)])):
+        leader.step(member('b'), AppendReply(leader.term, True, index), group.now)
+        group.collect('a')
+        assert sent(group) == following
+
+
+def test_what_waits_behind_a_slow_acknowledgement_gets_a_time_of_its_own() -> None:
+    """Acknowledgements narrow the window again; what is left then waits no longer than anything else."""
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    group.cut = {'c'}
+    proposed(group, b'1', b'2')
+    group.now += PACE
+    leader.advance(group.now)
+    assert proposed(group, b'3', b'4', b'5', b'6') == [(b'2', b'3'), (b'4',), (b'5',)]
+    leader.step(member('b'), AppendReply(leader.term, True, leader.log.last_index - 5), group.now)
+    group.collect('a')
+    assert sent(group) == [] and leader.next_deadline() <= group.now + PACE
+    group.now += PACE
+    leader.advance(group.now)
+    group.collect('a')
+    assert sent(group) == [(b'6',)]
 
 
 def test_entries_carry_the_time_since_the_one_before_and_elections_add_none() -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from muster.cluster.raft.types import Snapshot
 
-#: Appends on their way to one follower. What is proposed while they are under way goes together in
-#: the next one (as Nagle's algorithm does it): more of them cost more than they win, as each carries
-#: up to 32 KiB, and the inboxes hold 64 messages of all members together.
+#: Appends on their way to one follower whose acknowledgements take long. More of them cost more than
+#: they win, as each carries up to 32 KiB, and the inboxes hold 64 messages of all members together.
 MAX_IN_FLIGHT = 4
 
 
@@ -20,7 +19,9 @@ class Progress:
     Replication to one follower.
 
     While `probing`, one message at a time looks for the point where the logs agree; afterwards
-    appends are pipelined, `next` running ahead of `match`, up to MAX_IN_FLIGHT messages. While
+    appends go ahead of what is acknowledged (`next` ahead of `match`), up to `window` messages:
+    what is proposed while one is under way goes together in the next (as Nagle's algorithm, RFC 896,
+    does it), until its acknowledgement takes so long that the leader widens the window. While
     `snapshot` is set its chunks go instead, one at a time. A learner that follows the broadcast
     (`listening`) is sent nothing of its own.
     """
@@ -36,12 +37,18 @@ class Progress:
     listening: bool = False
     snapshot: Snapshot | None = None
     offset: int = 0                         # bytes of the snapshot that it has
+    window: int = 1                         # messages that may be under way
     in_flight: deque[int] = field(default_factory=deque)  # last index of each message
 
     @property
     def may_send(self) -> bool:
         """Return whether another append with entries may go now."""
-        return not self.paused if self.probing else len(self.in_flight) < MAX_IN_FLIGHT
+        return not self.paused if self.probing else len(self.in_flight) < self.window
+
+    def waits(self, last_index: int) -> bool:
+        """Return whether entries wait for an acknowledgement, which a wider window would send now."""
+        return self.next <= last_index and self.window < MAX_IN_FLIGHT and not self.listening and \
+            not self.probing and self.snapshot is None
 
     def sent(self, last_index: int) -> None:
         """Note that entries up to `last_index` went out."""
@@ -61,6 +68,7 @@ class Progress:
             self.snapshot = None
         while self.in_flight and self.in_flight[0] <= index:
             self.in_flight.popleft()
+        self.window = max(1, len(self.in_flight))
         return news
 
     def refused(self, hint: int) -> bool:
