@@ -111,9 +111,10 @@ class Events:
 
     def wait(self, patience: int, eager: bool) -> Iterable[tuple[Any, int]]:
         """Return where something has arrived within `patience` nanoseconds, and how much."""
-        ready = self._polled(min(patience, BUSY_POLL)) if eager else []
+        polling = min(patience, BUSY_POLL) if eager else 0
+        ready = self._polled(polling)
         counts = [(descriptor, os.eventfd_read(descriptor))
-                  for descriptor, _ in ready or self._epoll.poll(patience / 1e9)]
+                  for descriptor, _ in ready or self._epoll.poll((patience - polling) / 1e9)]
         return [(self._entities[descriptor], count) for descriptor, count in counts
                 if descriptor != self._wake]
 

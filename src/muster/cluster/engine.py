@@ -179,6 +179,7 @@ class Engine:
         """Carry out what the core decided; return the nanoseconds to its next deadline."""
         member = self.member
         if member is None:
+            self.loop.eager = False
             return CARE_PERIOD
         time_now = now()
         while self._finished:
