@@ -26,7 +26,7 @@ setup(
     version='0.1.0',
     package_dir={'': 'src'},
     packages=find_packages('src', include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={f'{PACKAGE}.hardware': ['usb_names.tsv']},
+    package_data={f'{PACKAGE}.hardware': ['usb_names.tsv'], f'{PACKAGE}.ros': ['profiles/*.xml']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

@@ -18,8 +18,9 @@ from muster.cluster.raft.types import Member
 
 MODES = ('auto', 'members', 'join', 'alone')
 SECOND = 1_000_000_000
-#: How long `auto` listens before anybody founds.
-LISTEN = 3 * SECOND
+#: How long `auto` listens before anybody founds: longer than the 3 s between two announcements of a
+#: participant of Fast DDS, which is not discovered before the second where its first ones are lost.
+LISTEN = 4 * SECOND
 #: A member that was not heard for so long is not counted on.
 RECENT = 2 * SECOND
 

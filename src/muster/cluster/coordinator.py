@@ -25,6 +25,7 @@ from muster.cluster.client import Fleet, Lock, LockTimeout, Service
 from muster.cluster.node import ClusterNode, SWITCH_INTERVAL
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.state.tasks import TaskState
+from muster.ros.middleware import avoid_shared_memory
 from muster.ros.node import NAME
 from muster_interfaces.msg import ClusterStatus
 import rclpy
@@ -85,7 +86,7 @@ class ClusterCoordinator:
     # Life --------------------------------------------------------------------------------------
     def start(self, timeout: float = 30.0) -> bool:
         """
-        Take part in the cluster, or found one where none is heard for 3 s; return whether it is led.
+        Take part in the cluster, or found one where none is heard for 4 s; return whether it is led.
 
         It waits for that `timeout` seconds at most, and goes on trying afterwards. Raise RuntimeError
         where the member cannot begin, as with a data directory that is in use.
@@ -93,6 +94,7 @@ class ClusterCoordinator:
         if self._fleet is not None:
             return True
         sys.setswitchinterval(SWITCH_INTERVAL)
+        avoid_shared_memory(whole_process=False)
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=self._domain,
                    signal_handler_options=SignalHandlerOptions.NO)
@@ -235,6 +237,7 @@ def create_cluster_coordinator(node_id: str, cluster: str = 'fleet', data_direct
     Return a coordinator, not started yet, that makes this program a robot of the fleet.
 
     `node_id` names the robot, `cluster` the fleet. What lasts is kept in `data_directory` (default: as
-    the cluster node). `parameters` are others of the cluster node, as profile='wifi'.
+    the cluster node). `parameters` are others of the cluster node, as profile='wifi'. From `start` on
+    this process makes its new participants without shared memory (`avoid_shared_memory`).
     """
     return ClusterCoordinator(node_id, cluster, data_directory, domain_id, parameters)

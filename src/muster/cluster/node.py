@@ -23,6 +23,7 @@ from muster.cluster.state.commands import check_names, Invalid, MAX_CAPABILITIES
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.storage import StorageError
 from muster.ros.main import run
+from muster.ros.middleware import avoid_shared_memory
 from muster.ros.node import ConfigurationError, diagnostic, ManagedNode, NAME
 from muster.ros.parameters import ParameterSpec
 from muster.ros.qos import EVENTS, STATUS
@@ -70,7 +71,7 @@ PARAMETERS = (
     ParameterSpec('cluster', 'fleet', 'Name of the cluster; its members find one another by it.',
                   check=_name_problem, read_only=True),
     ParameterSpec('bootstrap', 'auto', 'How a robot with an empty data directory begins: found a cluster '
-                  'alone, with the listed members, join one, or whatever fits after listening for 3 s.',
+                  'alone, with the listed members, join one, or whatever fits after listening for 4 s.',
                   choices=MODES, read_only=True),
     ParameterSpec('members', [''], "Names of all founding robots, for bootstrap 'members'.",
                   check=_names_problem, read_only=True),
@@ -287,6 +288,7 @@ def main(args: list[str] | None = None) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.freeze()  # modules and what they made stay for good
+    avoid_shared_memory(whole_process=True)
     run(ClusterNode, args=args)
 
 

@@ -1,0 +1,110 @@
+# Copyright 2026 Muster maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of the middleware by its environment."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+from muster.ros.middleware import (
+    announce_often,
+    ANNOUNCING,
+    avoid_shared_memory,
+    FILE,
+    OLD_FILE,
+    OLD_RANGE,
+    PEERS,
+    RANGE,
+    TRANSPORTS,
+    UDP_ON_THIS_MACHINE,
+)
+from processes import reserved_domain
+import pytest
+
+VARIABLES = TRANSPORTS, FILE, OLD_FILE, RANGE, OLD_RANGE, PEERS
+#: Makes a participant and tells what shared memory it has, and its profile.
+PROGRAM = f"""
+import os
+from pathlib import Path
+import rclpy
+from muster.ros.middleware import avoid_shared_memory
+avoid_shared_memory(whole_process=True)
+rclpy.init()
+rclpy.create_node('sample')
+print('/dev/shm/fastrtps' in Path('/proc/self/maps').read_text(), os.environ['{FILE}'])
+"""
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Give an environment in which nobody has chosen; it is as before afterwards."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, '')      # so that it is put back, whatever the test does
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def chosen() -> dict[str, str]:
+    """Return what is set of the variables."""
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def profile(file: Path) -> dict[str, str]:
+    """Return the choice of a file of profiles."""
+    return {FILE: str(file), OLD_FILE: str(file)}
+
+
+@pytest.mark.usefixtures('environment')
+def test_where_nobody_chose_it_is_udp() -> None:
+    avoid_shared_memory(whole_process=True)
+    announce_often()
+    assert chosen() == {TRANSPORTS: 'UDPv4', **profile(ANNOUNCING)}
+
+
+@pytest.mark.usefixtures('environment')
+def test_programs_announce_themselves_often() -> None:
+    announce_often()
+    assert chosen() == profile(ANNOUNCING)
+
+
+@pytest.mark.parametrize(('name', 'value'),
+                         [(TRANSPORTS, 'LARGE_DATA'), (FILE, 'x.xml'), (OLD_FILE, 'x.xml')])
+def test_a_choice_stands(name: str, value: str, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv(name, value)
+    environment.setenv(RANGE, 'LOCALHOST')
+    avoid_shared_memory(whole_process=True)
+    announce_often()
+    assert chosen() == {name: value, RANGE: 'LOCALHOST'}
+
+
+@pytest.mark.parametrize(('name', 'value'), [(RANGE, 'LOCALHOST'), (OLD_RANGE, '1')])
+def test_on_this_machine_a_profile_means_the_same(name: str, value: str,
+                                                  environment: pytest.MonkeyPatch) -> None:
+    environment.setenv(name, value)
+    avoid_shared_memory(whole_process=False)   # a participant may have read its profiles already
+    assert chosen() == {TRANSPORTS: 'UDPv4', name: value, **profile(ANNOUNCING)}
+    for variable in (TRANSPORTS, FILE, OLD_FILE):
+        environment.delenv(variable)
+    avoid_shared_memory(whole_process=True)
+    assert chosen() == {TRANSPORTS: 'UDPv4', RANGE: 'SYSTEM_DEFAULT', **profile(UDP_ON_THIS_MACHINE)}
+
+
+def test_static_peers_are_not_lost(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv(RANGE, 'LOCALHOST')
+    environment.setenv(PEERS, '192.0.2.7')
+    avoid_shared_memory(whole_process=True)
+    assert chosen() == {TRANSPORTS: 'UDPv4', RANGE: 'LOCALHOST', PEERS: '192.0.2.7', **profile(ANNOUNCING)}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(('area', 'file'), [('LOCALHOST', UDP_ON_THIS_MACHINE), ('SUBNET', ANNOUNCING)])
+def test_a_participant_has_no_shared_memory(area: str, file: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    with reserved_domain() as domain:
+        environment |= {RANGE: area, 'ROS_DOMAIN_ID': str(domain), 'ROS_LOG_DIR': str(tmp_path)}
+        program = subprocess.run([sys.executable, '-c', PROGRAM], env=environment, capture_output=True,
+                                 text=True, timeout=60, check=True)
+    assert program.stdout.split() == ['False', str(file)]
+    assert program.stderr == ''
