@@ -19,6 +19,7 @@ from muster.ros.middleware import (
     RANGE,
     TRANSPORTS,
     UDP_ON_THIS_MACHINE,
+    without_shared_memory,
 )
 from processes import reserved_domain
 import pytest
@@ -61,6 +62,17 @@ def test_where_nobody_chose_it_is_udp() -> None:
     avoid_shared_memory(whole_process=True)
     announce_often()
     assert chosen() == {TRANSPORTS: 'UDPv4', **profile(ANNOUNCING)}
+
+
+@pytest.mark.parametrize('value', [None, ''])
+def test_a_program_of_others_keeps_its_environment(value: str | None,
+                                                   environment: pytest.MonkeyPatch) -> None:
+    if value is not None:
+        environment.setenv(TRANSPORTS, value)
+    before = chosen()
+    with without_shared_memory():
+        assert chosen() == {TRANSPORTS: 'UDPv4', **profile(ANNOUNCING)}
+    assert chosen() == before
 
 
 @pytest.mark.usefixtures('environment')

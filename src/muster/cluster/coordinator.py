@@ -25,7 +25,7 @@ from muster.cluster.client import Fleet, Lock, LockTimeout, Service
 from muster.cluster.node import ClusterNode, SWITCH_INTERVAL
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.state.tasks import TaskState
-from muster.ros.middleware import avoid_shared_memory
+from muster.ros.middleware import without_shared_memory
 from muster.ros.node import NAME
 from muster_interfaces.msg import ClusterStatus
 import rclpy
@@ -94,13 +94,14 @@ class ClusterCoordinator:
         if self._fleet is not None:
             return True
         sys.setswitchinterval(SWITCH_INTERVAL)
-        avoid_shared_memory(whole_process=False)
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=self._domain,
                    signal_handler_options=SignalHandlerOptions.NO)
-        self._node = ClusterNode(
-            context=self._context, namespace=self.node_id, use_global_arguments=False,
-            parameter_overrides=[Parameter(name, value=value) for name, value in self._parameters.items()])
+        with without_shared_memory():
+            self._node = ClusterNode(
+                context=self._context, namespace=self.node_id, use_global_arguments=False,
+                parameter_overrides=[Parameter(name, value=value)
+                                     for name, value in self._parameters.items()])
         self._node.listeners.append(self._on_event)
         self._calls = ThreadPoolExecutor(1, thread_name_prefix='cluster events')
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -237,7 +238,6 @@ def create_cluster_coordinator(node_id: str, cluster: str = 'fleet', data_direct
     Return a coordinator, not started yet, that makes this program a robot of the fleet.
 
     `node_id` names the robot, `cluster` the fleet. What lasts is kept in `data_directory` (default: as
-    the cluster node). `parameters` are others of the cluster node, as profile='wifi'. From `start` on
-    this process makes its new participants without shared memory (`avoid_shared_memory`).
+    the cluster node). `parameters` are others of the cluster node, as profile='wifi'.
     """
     return ClusterCoordinator(node_id, cluster, data_directory, domain_id, parameters)

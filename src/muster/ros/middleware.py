@@ -7,6 +7,8 @@ Nothing is changed where the environment names transports or a file of profiles 
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import os
 from pathlib import Path
 
@@ -53,6 +55,21 @@ def avoid_shared_memory(*, whole_process: bool) -> None:
         _use(UDP_ON_THIS_MACHINE)
     else:
         _use(ANNOUNCING)
+
+
+@contextmanager
+def without_shared_memory() -> Iterator[None]:
+    """Avoid it for the participants that are made meanwhile, in a program that is not Muster's own."""
+    before = {name: os.environ.get(name) for name in (TRANSPORTS, FILE, OLD_FILE)}
+    avoid_shared_memory(whole_process=False)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _chosen() -> bool:
