@@ -9,7 +9,6 @@ import sys
 
 from muster.bringup import NODES, parse_nodes
 from muster.ros.main import run
-from muster.ros.middleware import avoid_shared_memory
 from muster.ros.node import ManagedNode
 
 
@@ -28,8 +27,6 @@ def main(args: list[str] | None = None) -> None:
         names = parse_nodes(' '.join(given[:split] or NODES))
     except ValueError as error:
         sys.exit(f'composed_node: {error}')
-    if 'cluster' in names:
-        avoid_shared_memory(whole_process=True)
     run(*map(factory, names), args=given[split:])
 
 

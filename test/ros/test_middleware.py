@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 from muster.ros.middleware import (
-    announce_often,
     ANNOUNCING,
     avoid_shared_memory,
     FILE,
@@ -60,7 +59,7 @@ def profile(file: Path) -> dict[str, str]:
 @pytest.mark.usefixtures('environment')
 def test_where_nobody_chose_it_is_udp() -> None:
     avoid_shared_memory(whole_process=True)
-    announce_often()
+    avoid_shared_memory(whole_process=True)
     assert chosen() == {TRANSPORTS: 'UDPv4', **profile(ANNOUNCING)}
 
 
@@ -75,19 +74,12 @@ def test_a_program_of_others_keeps_its_environment(value: str | None,
     assert chosen() == before
 
 
-@pytest.mark.usefixtures('environment')
-def test_programs_announce_themselves_often() -> None:
-    announce_often()
-    assert chosen() == profile(ANNOUNCING)
-
-
 @pytest.mark.parametrize(('name', 'value'),
                          [(TRANSPORTS, 'LARGE_DATA'), (FILE, 'x.xml'), (OLD_FILE, 'x.xml')])
 def test_a_choice_stands(name: str, value: str, environment: pytest.MonkeyPatch) -> None:
     environment.setenv(name, value)
     environment.setenv(RANGE, 'LOCALHOST')
     avoid_shared_memory(whole_process=True)
-    announce_often()
     assert chosen() == {name: value, RANGE: 'LOCALHOST'}
 
 

@@ -23,7 +23,6 @@ from muster.cluster.state.commands import check_names, Invalid, MAX_CAPABILITIES
 from muster.cluster.state.events import Event, EventType
 from muster.cluster.storage import StorageError
 from muster.ros.main import run
-from muster.ros.middleware import avoid_shared_memory
 from muster.ros.node import ConfigurationError, diagnostic, ManagedNode, NAME
 from muster.ros.parameters import ParameterSpec
 from muster.ros.qos import EVENTS, STATUS
@@ -288,7 +287,6 @@ def main(args: list[str] | None = None) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     gc.freeze()  # modules and what they made stay for good
-    avoid_shared_memory(whole_process=True)
     run(ClusterNode, args=args)
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.durations import nanoseconds
-from muster.ros.middleware import announce_often
+from muster.ros.middleware import avoid_shared_memory
 from muster.ros.qos import SERVICES
 from muster_interfaces.action import ExecuteTask
 import rclpy
@@ -205,7 +205,7 @@ class Worker:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        announce_often()
+        avoid_shared_memory(whole_process=True)
         try:
             rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         except RuntimeError as error:

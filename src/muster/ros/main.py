@@ -9,7 +9,7 @@ import sys
 import threading
 
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
-from muster.ros.middleware import announce_often
+from muster.ros.middleware import avoid_shared_memory
 from muster.ros.node import ManagedNode
 import rclpy
 from rclpy.exceptions import InvalidHandle, NameValidationException
@@ -31,7 +31,7 @@ def run(*factories: Callable[[], ManagedNode], args: list[str] | None = None) ->
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a supervisor blocks them until here
-    announce_often()
+    avoid_shared_memory(whole_process=True)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # a remapping, parameter or file that rcl could not read

@@ -21,31 +21,23 @@ PROFILES = Path(__file__).with_name('profiles')
 ANNOUNCING, UDP_ON_THIS_MACHINE = PROFILES / 'announcing.xml', PROFILES / 'udp_on_this_machine.xml'
 
 
-def announce_often() -> None:
-    """
-    Let participants announce themselves every second, before the first of this process is made.
-
-    One in three new participants of a machine loses its first announcements, and is not discovered
-    before the next: with Fast DDS' 3 s that is as long as a robot listens for a cluster.
-    """
-    if not _chosen():
-        _use(ANNOUNCING)
-
-
 def avoid_shared_memory(*, whole_process: bool) -> None:
     """
-    Let participants that this process makes from now on use UDP only.
+    Let participants that this process makes from now on use UDP only, and announce themselves often.
 
     A process that is killed while it holds the lock of its shared port makes every publisher of the
     machine that has something for it wait for 1 s (the time-out of Fast DDS 2.14 for that lock),
-    longer than an election; what it leaves behind can hold up new processes for good
-    (eProsima/Fast-DDS, issues 1144 and 5469).
+    longer than an election or many cycles of control; what it leaves behind can hold up new processes
+    for good (eProsima/Fast-DDS, issues 1144 and 5469).
+
+    One in three new participants of a machine loses its first announcements, and is not discovered
+    before the next: after 1 s here, not Fast DDS' 3.
 
     rmw_fastrtps insists on shared memory where nodes look for others on this machine only. A
     `whole_process`, which has no participant yet, is then given a profile that means the same but for
     that; nothing is changed where there are static peers, which a profile would lose.
     """
-    if _chosen():
+    if any(os.environ.get(name) for name in (TRANSPORTS, FILE, OLD_FILE)):
         return
     os.environ[TRANSPORTS] = 'UDPv4'
     local = os.environ.get(RANGE) == 'LOCALHOST' or os.environ.get(OLD_RANGE) == '1'
@@ -70,10 +62,6 @@ def without_shared_memory() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _chosen() -> bool:
-    return any(os.environ.get(name) for name in (TRANSPORTS, FILE, OLD_FILE))
 
 
 def _use(profile: Path) -> None:
