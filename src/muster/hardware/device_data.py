@@ -272,8 +272,8 @@ class _Reader:
         try:
             reply_pattern(reply)
         except ValueError:
-            raise self.fail(given['reply'], 'reply', 'must be hexadecimal bytes, "text", ?? for any byte and '
-                            f'at most two * for any few, not {reply!r}') from None
+            raise self.fail(given['reply'], 'reply', 'must be hexadecimal bytes, "text", ?? for any byte, at '
+                            f'most two * for any few and one @ for a model, not {reply!r}') from None
         baud = self.each(given['baud'], 'baud')
         adapters = self.each(given['adapters'], 'adapters') if 'adapters' in given else []
         return SerialMatch(self.octets(given['send'], 'send') if 'send' in given else b'', reply,

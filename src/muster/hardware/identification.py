@@ -31,6 +31,8 @@ MAX_CANDIDATES = 24
 #: How far a device's own descriptors are believed about its name: more than a list of what others once
 #: had, less than a rule or a maker's list; less than any where they are those of the chip in it.
 TOLD, FACTORY_TOLD, DESCRIPTORS = 0.82, 0.7, 'the descriptors of the device'
+#: How far a name is believed, of what its rule says, that one byte tells: successors and copies keep it.
+ONE_BYTE = 0.9
 #: How likely it is that a device of which only the maker is known is called by no more than that.
 MAKER = 0.3
 #: How far a list is believed about the ids that a vendor lends to many makers, V-USB and Teensy (16c0),
@@ -51,12 +53,13 @@ PART_VENDORS = frozenset((
     '0a12', '0a5c', '05c6', '0cf3', '0e8d', '148f',
     # Firmware, and ids that are given away: V-USB, MCS, pid.codes, OpenMoko, gadgets of Linux, DAPLink
     '16c0', '16d0', '1209', '1d50', '0525', '1d6b', '0d28'))
-#: What the makers of USB bridges write into them, as `CP2102 USB to UART Bridge Controller` or `USB2.0-Ser!`;
-#: anything else was written by the maker of what the bridge is built into.
+#: What the makers of chips write into them, as `CP2102 USB to UART Bridge Controller` or `802.11ac NIC`;
+#: anything else was written by the maker of what the chip is built into.
 FACTORY = re.compile(
     r'(cp|ft|ch|pl|mcp|stm|hl|v)?\d+\w*|usb\d?|to|in|uart|ttl|ser|serial|rs\d*|bridge|converter|controller|'
     r'adapt[eo]r|cable|com|port|comport|virtual|vcp|cdc|acm|basic|single|dual|quad|hs|fs|enhanced|mode|'
-    r'device|interface|demo|chibios|rt|i2c|gpio|combo|[a-z]')
+    r'device|interface|demo|chibios|rt|i2c|gpio|combo|[a-z]|'
+    r'wlan|lan|nic|wifi|wi|fi|wireless|network|ethernet|gigabit|bluetooth|radio|disk|mass|storage')
 
 
 @dataclass(frozen=True)
@@ -160,22 +163,25 @@ class Rules:
     def identify(self, evidence: Iterable[Evidence]) -> Claim:
         """Return what all the evidence for one device says of it."""
         seen = list(evidence)
-        matching = [(rule, text, item) for item in seen for key in _bus_of(item)
+        matching = [(_called(rule, item), text, item) for item in seen for key in _bus_of(item)
                     for rule in self._by_bus.get(key, ()) if (text := rule.match.describe(item))]
         classes = [rule for rule, _, _ in matching if not rule.name]
         sure = _best_by_title(_candidate(rule, text) for rule, text, _ in matching if rule.name)
-        named = _best_by_title(_as_part(_candidate(rule, text), item)
+        named = _best_by_title(_as_part(_of_one_byte(_candidate(rule, text), rule), item)
                                for rule, text, item in matching if rule.name)
         bridges = sorted((c for c in named if c.bridge), key=lambda c: -c.confidence)
         told = self._told(seen)
         further = () if bridges else told
         devices = share([*(c for c in named if not c.bridge), *further])
         if bridges and not (devices and devices[0].confidence >= LIKELY):
-            ranked = [*_built_around(told, bridges[0]), *bridges, *share([*devices, *self._behind(seen)])]
+            members = [replace(c, confidence=POSSIBLE) for c in told if c.source != DESCRIPTORS]
+            behind = share([*devices, *members, *self._behind(seen)])
+            ranked = [*_built_around(told, bridges[0]), *bridges, *behind]
             type_, confidence, source = _type(classes, [c for c in sure if c.title == bridges[0].title])
         else:
             ranked = [*devices, *bridges]
-            type_, confidence, source = _type(classes, share([*(c for c in sure if not c.bridge), *further]))
+            listed = (c for c in further if c.source != DESCRIPTORS)  # descriptors do not tell a type
+            type_, confidence, source = _type(classes, share([*(c for c in sure if not c.bridge), *listed]))
         ranked = [replace(c, type=type_) if c.type == UNKNOWN else c for c in ranked or self._makers(seen)]
         leading = _leading(ranked)
         offers = _merge([*(rule.capabilities for rule in classes), *(c.capabilities for c in bridges),
@@ -199,14 +205,15 @@ class Rules:
             if not isinstance(item, Record) or item.device_type != 'usb_device':
                 continue
             text = f'usb {item.vendor_id}:{item.product_id}'
-            name = self._names(item.vendor_id, item.product_id)
-            if name.product:
-                confidence = LENT if item.vendor_id in LENDERS else name.confidence
-                found.append(_as_part(
-                    Candidate(name.product, name.vendor, name.type, confidence, text, name.source), item))
+            names = self._names(item.vendor_id, item.product_id)
+            for name in names:
+                if name.product:
+                    confidence = min(LENT, name.confidence) if item.vendor_id in LENDERS else name.confidence
+                    found.append(_as_part(
+                        Candidate(name.product, name.vendor, name.type, confidence, text, name.source), item))
             told = item.attributes.get('product', '').strip()
             if told:
-                maker = item.attributes.get('manufacturer', '').strip() or name.vendor
+                maker = item.attributes.get('manufacturer', '').strip() or (names[0].vendor if names else '')
                 confidence = FACTORY_TOLD if _factory(told) else TOLD
                 found.append(Candidate(told, maker, UNKNOWN, confidence, text, DESCRIPTORS))
         return _best_by_title(found)
@@ -216,12 +223,13 @@ class Rules:
         found = []
         for item in seen:
             if isinstance(item, Record) and item.device_type == 'usb_device':
-                text, name = f'usb {item.vendor_id}', self._names(item.vendor_id, item.product_id)
-                told = item.attributes.get('manufacturer', '').strip()
-                found += [Candidate('', maker, UNKNOWN, MAKER, text, source) for maker, source in (
-                    (told, DESCRIPTORS), (name.vendor, name.source)) if maker]
-        makers = _best_by_title(found)
-        return [replace(maker, confidence=MAKER / len(makers)) for maker in makers]
+                makers = [(item.attributes.get('manufacturer', '').strip(), DESCRIPTORS)]
+                makers += [(name.vendor, name.source)
+                           for name in self._names(item.vendor_id, item.product_id)]
+                found += [Candidate('', maker, UNKNOWN, MAKER, f'usb {item.vendor_id}', source)
+                          for maker, source in makers if maker]
+        each = _best_by_title(found)
+        return [replace(maker, confidence=MAKER / len(each)) for maker in each]
 
 
 def share(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -250,6 +258,19 @@ def _as_part(candidate: Candidate, evidence: Evidence) -> Candidate:
     shared = (isinstance(evidence, Record) and evidence.subsystem == 'usb'
               and evidence.vendor_id in PART_VENDORS)
     return replace(candidate, confidence=min(candidate.confidence, PART)) if shared else candidate
+
+
+def _of_one_byte(candidate: Candidate, rule: Rule) -> Candidate:
+    """Return what a rule tells, less certain where nothing but one byte confirms it."""
+    alone = isinstance(rule.match, I2cMatch | SpiMatch) and rule.match.bits <= 8
+    return replace(candidate, confidence=ONE_BYTE * candidate.confidence) if alone else candidate
+
+
+def _called(rule: Rule, evidence: Evidence) -> Rule:
+    """Return the rule with the name that the device gives itself, where the rule leaves it that."""
+    if isinstance(rule.match, SerialMatch) and (model := rule.match.model(evidence)):
+        return replace(rule, name=rule.name.replace('@', model))
+    return rule
 
 
 def _factory(name: str) -> bool:

@@ -69,6 +69,11 @@ class I2cMatch:
     addresses: tuple[int, ...]
     registers: tuple[RegisterValue, ...] = ()
 
+    @property
+    def bits(self) -> int:
+        """Return how many bits must be as they are."""
+        return sum(wanted.mask.bit_count() for wanted in self.registers)
+
     def describe(self, evidence: Evidence) -> str:
         """Return in words what of the evidence fits, or an empty text."""
         if not isinstance(evidence, I2cReading) or evidence.address not in self.addresses:
@@ -95,6 +100,11 @@ class SpiMatch:
     mask: bytes
     mode: int = 0
     transfers: int = 1
+
+    @property
+    def bits(self) -> int:
+        """Return how many bits must be as they are."""
+        return int.from_bytes(self.mask).bit_count()
 
     def describe(self, evidence: Evidence) -> str:
         """Return in words what of the evidence fits, or an empty text."""
@@ -133,6 +143,13 @@ class SerialMatch:
                 asked = self.send.hex(' ') or 'unasked'
                 return f'serial {asked} -> {found[0][:16].hex(" ")}'
         return ''
+
+    def model(self, evidence: Evidence) -> str:
+        """Return what stands at the @ of `reply`: the model that the device says it is."""
+        if not isinstance(evidence, SerialReading) or 'model' not in self.pattern.groupindex:
+            return ''
+        found = self.pattern.search(evidence.reply[:MAX_REPLY])
+        return found['model'].decode('ascii') if found else ''
 
 
 Match = KernelMatch | I2cMatch | SpiMatch | SerialMatch
@@ -201,19 +218,23 @@ CHECKS: Mapping[str, Callable[[bytes], bool]] = {
     'nmea': _nmea, 'ubx': _ubx, 'dynamixel': _dynamixel, 'feetech': _feetech, 'mavlink': _mavlink,
     'vesc': _vesc}
 
-TOKEN = re.compile(r'"([^"]+)"|([0-9A-Fa-f]{2})|(\?\?)|(\*)|\s+')
+TOKEN = re.compile(r'"([^"]+)"|([0-9A-Fa-f]{2})|(\?\?)|(\*)|(@)|\s+')
+#: A model: a word with a digit in it, unlike `ERROR`.
+MODEL = rb'(?P<model>(?=[A-Za-z_.+/-]{0,31}[0-9])[A-Za-z0-9_.+/-]{1,32})'
 
 
 def reply_pattern(text: str) -> re.Pattern[bytes]:
     """
     Return the pattern of a reply: bytes in hexadecimal, "text", ?? for any byte, * for up to 64.
 
-    ValueError where it is none. Its search takes linear time for each *, of which there may be 2.
+    An @ stands for a model. ValueError where it is none. Its search takes linear time for each *, of which
+    there may be 2; there may be one @.
     """
     parts = [re.escape((found[1] or '').encode()) if found[1] else re.escape(bytes.fromhex(found[2]))
-             if found[2] else b'.' if found[3] else b'.{0,64}?' if found[4] else b''
+             if found[2] else b'.' if found[3] else b'.{0,64}?' if found[4] else MODEL if found[5] else b''
              for found in _tokens(text)]
-    if not any(part not in (b'', b'.', b'.{0,64}?') for part in parts) or parts.count(b'.{0,64}?') > 2:
+    literal = any(part not in (b'', b'.', b'.{0,64}?', MODEL) for part in parts)
+    if not literal or parts.count(b'.{0,64}?') > 2 or parts.count(MODEL) > 1:
         raise ValueError(text)
     return re.compile(b''.join(parts), re.DOTALL)
 
