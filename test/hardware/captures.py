@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 import re
 from typing import Any
@@ -76,8 +77,15 @@ def score(rules: Rules, captures: Iterable[Capture]) -> Score:
 
 
 def is_device(device: str, candidate: Candidate) -> bool:
-    """Return whether all words of the device's name are in that of the candidate."""
-    return set(_words(device)) <= set(_words(candidate.title))
+    """
+    Return whether all words of the device's name are in that of the candidate.
+
+    A word may be written as two: a ZED2 is a ZED 2, and the other way round.
+    """
+    words, known = _words(device), _words(candidate.title)
+    joined = {first + second for first, second in pairwise(known)}
+    split = {word for pair in pairwise(words) if ''.join(pair) in known for word in pair}
+    return set(words) <= {*known, *joined, *split}
 
 
 def _words(text: str) -> list[str]:
