@@ -23,7 +23,6 @@ from muster.cluster import protocol
 from muster.cluster.loop import Loop
 from muster.cluster.member import ClusterMember, Effects, Policy
 from muster.cluster.raft.core import Timing
-from muster.cluster.raft.types import Append
 from muster.cluster.state.commands import Answer, Code, Operation
 from muster.cluster.state.events import Event
 from muster.cluster.state.locks import RequestId
@@ -46,10 +45,6 @@ CARE_PERIOD = 1_000_000_000
 CALL_TIMEOUT = 5.0
 #: Messages that were refused are counted; so many different reasons are kept.
 MAX_REASONS = 32
-
-
-def _carries_entries(packet: protocol.Packet) -> bool:
-    return isinstance(packet.body, Append) and bool(packet.body.entries)
 
 
 def now() -> int:
@@ -202,8 +197,7 @@ class Engine:
     def _carry_out(self, effects: Effects, *, stalled: bool) -> None:
         """Do what the core decided; while the disk is stalled nothing is promised."""
         record = bool(effects.record)
-        replicates = record or any(_carries_entries(packet) for packet in effects.packets)
-        if not replicates:
+        if not record:
             self._answer(effects)  # before the followers are told, which nobody waits for
         for packet in effects.packets:
             self._send(packet)
@@ -214,8 +208,8 @@ class Engine:
         elif not stalled:  # else what these promise cannot be kept
             for packet in effects.packets_when_durable:
                 self._send(packet)
-        if replicates:
-            self._answer(effects)  # meanwhile the followers work
+        if record:
+            self._answer(effects)
         for event in effects.events:
             self._on_event(event)
 
