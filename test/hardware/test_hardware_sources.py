@@ -6,11 +6,13 @@ import errno
 import os
 from pathlib import Path
 import queue
+import shutil
 import threading
 import time
 
 from kernel import RULES, Tap
 from muster.hardware.devices import Device, Report
+from muster.hardware.evidence import Record
 from muster.hardware.registry import Registry
 from muster.hardware.sources import sysfs, udev as udev_module, virtual
 from muster.hardware.sources.serial import MAX_LINKS, SerialLinks
@@ -252,6 +254,73 @@ def test_a_device_that_was_replaced_by_its_like_changes_the_signature() -> None:
         seen.add(sysfs.signature())
         tap.pull()
     assert len(seen) == 3
+
+
+@pytest.fixture
+def torn(tmp_path: Path) -> Iterator['Torn']:
+    """Return a device that waits to be replaced in the middle of being read."""
+    one = Torn(tmp_path)
+    yield one
+    one.reader.join(10)
+
+
+class Torn:
+    """A USB device of a /sys of its own; whoever reads it waits in the middle, at its product number."""
+
+    PATH = '/devices/usb1/1-1'
+
+    def __init__(self, root: Path) -> None:
+        """Begin to read it."""
+        self.root, self.folder = root, Path(f'{root}{self.PATH}')
+        self.plug('1546', 'S1')
+        (self.folder / 'idProduct').unlink()
+        os.mkfifo(self.folder / 'idProduct')
+        self.records: list[Record | None] = []
+        self.reader = threading.Thread(target=lambda: self.records.append(sysfs.read(self.PATH, self.root)))
+        self.reader.start()
+        self._line = (self.folder / 'idProduct').open('w')     # opens when it is being read
+
+    def plug(self, vendor: str, serial: str) -> None:
+        """Put a device there."""
+        self.folder.mkdir(parents=True)
+        (self.folder / 'subsystem').symlink_to('../../bus/usb')
+        for name, text in (('uevent', 'DEVTYPE=usb_device'), ('idVendor', vendor), ('idProduct', '0001'),
+                           ('serial', serial)):
+            (self.folder / name).write_text(f'{text}\n')
+
+    def pull(self) -> None:
+        """Take the device away."""
+        self.folder.rename(self.root / 'taken')
+        shutil.rmtree(self.root / 'taken')
+
+    def read(self) -> Record | None:
+        """Let the reader go on; return what it has read."""
+        self._line.write('0001\n')
+        self._line.close()
+        self.reader.join(10)
+        return self.records[0]
+
+
+def test_a_device_that_is_replaced_while_it_is_read_is_read_again(torn: 'Torn') -> None:
+    torn.pull()
+    torn.plug('046d', 'S2')
+    record = torn.read()
+    assert record is not None
+    assert (record.vendor_id, record.product_id, record.attributes['serial']) == ('046d', '0001', 'S2')
+
+
+def test_a_device_that_is_pulled_out_while_it_is_read_is_gone(torn: 'Torn') -> None:
+    torn.pull()
+    assert torn.read() is None
+
+
+def test_what_is_inside_a_device_that_is_gone_is_gone(udev: UdevSource) -> None:
+    path = '/devices/pci0000:00/usb1/1-9'
+    inside = Record(f'{path}/1-9:1.0', 'usb', 'usb_interface', '', '', {}, {})
+    other = Record(f'{path}0', 'usb', 'usb_device', '', '', {}, {})
+    udev._records = {record.path: record for record in (inside, other)}
+    udev._update({path})
+    assert udev._records == {other.path: other}
 
 
 # worker ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from muster.hardware.evidence import Record
 
 PCM = re.compile(r'/pcmC(\d{1,3})D(\d{1,3})[cp]$')
 MAX_ATTRIBUTE = 4096  # bytes; sysfs itself has no more than a page
+ATTEMPTS = 4          # to read a device that is replaced by another meanwhile
 
 
 def links(root: Path = Path('/sys')) -> Iterator[os.DirEntry[str]]:
@@ -47,26 +48,58 @@ def paths(root: Path = Path('/sys')) -> Iterator[str]:
 
 
 def read(path: str, root: Path = Path('/sys')) -> Record | None:
-    """Return the record of the device at `path`, or None where there is none (any more)."""
-    folder = f'{root}{path}'
+    """
+    Return the record of the device at `path`, or None where there is none (any more).
+
+    All of it is of one device: the folder is held open meanwhile, and one that was replaced or taken
+    away before the end is read again, at most ATTEMPTS times.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            folder = os.open(f'{root}{path}', os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return None
+        try:
+            record = _record(path, folder)
+            if is_at(folder, f'{root}{path}'):
+                return record
+        finally:
+            os.close(folder)
+    return None     # the events of what is there in the end are still to come
+
+
+def is_at(folder: int, path: str) -> bool:
+    """Return whether the open folder is what `path` leads to; its number is no other's while it is open."""
     try:
-        subsystem = os.path.basename(os.readlink(f'{folder}/subsystem'))
+        return os.path.samestat(os.fstat(folder), os.stat(path))
+    except OSError:
+        return False
+
+
+def _record(path: str, folder: int) -> Record | None:
+    try:
+        subsystem = os.path.basename(os.readlink('subsystem', dir_fd=folder))
     except OSError:
         return None
-    properties = dict(line.split('=', 1) for line in _text(f'{folder}/uevent').splitlines() if '=' in line)
-    attributes = {name: _text(f'{folder}/{name}') for name in ATTRIBUTES.get(subsystem, ())}
+    properties = dict(line.split('=', 1) for line in _text('uevent', folder).splitlines() if '=' in line)
+    attributes = {name: _text(name, folder) for name in ATTRIBUTES.get(subsystem, ())}
     stream = PCM.search(path) if subsystem == 'sound' else None
     if stream:      # what ALSA tells of USB sound devices, it tells in /proc alone
-        attributes['stream'] = _text(f'/proc/asound/card{stream[1]}/stream{stream[2]}')
+        attributes['stream'] = _text(f'/proc/asound/card{stream[1]}/stream{stream[2]}', folder)
     node = properties.get('DEVNAME', '')
     return Record(path, subsystem, properties.get('DEVTYPE', ''), properties.get('DRIVER', ''),
                   f'/dev/{node}' if node else '', properties,
                   {name: value for name, value in attributes.items() if value})
 
 
-def _text(file: str) -> str:
+def _text(file: str, folder: int) -> str:
     try:
-        with open(file, 'rb', buffering=0) as opened:
-            return opened.read(MAX_ATTRIBUTE).decode('utf-8', 'replace').strip('\0\n ')
+        opened = os.open(file, os.O_RDONLY, dir_fd=folder)
     except OSError:  # absent, not readable for us, or gone in between
         return ''
+    try:
+        return os.read(opened, MAX_ATTRIBUTE).decode('utf-8', 'replace').strip('\0\n ')
+    except OSError:
+        return ''
+    finally:
+        os.close(opened)

@@ -76,8 +76,8 @@ class UdevSource:
         if not (reason == PERIODIC and listened is not None and self._monitor is listened
                 and signature == self._signature and now - self._read_at < FULL_INTERVAL):
             self._signature, self._read_at = signature, now
-            records = (self._read(path) for path in set(sysfs.paths()))
-            self._records = {record.path: record for record in records if record is not None}
+            self._records = {}
+            self._update(set(sysfs.paths()))
             self._present = {key: assemble(key, members, self._records, self._rules)
                              for key, members in groups(self._records).items()}
         return Report(self.name, dict(self._present), reason, problem=self._problems())
@@ -124,11 +124,26 @@ class UdevSource:
             self._problem = (f'kernel events cannot be received ({error}): changes are looked for '
                              'twice a second only; in a container share the network namespace of the host')
 
+    def _update(self, paths: set[str]) -> None:
+        """Read devices, the innermost first: what is still listed inside one that is gone, is gone too."""
+        gone = []
+        for path in sorted(paths, reverse=True):
+            self._records.pop(path, None)
+            record = self._read(path)
+            if record is None:
+                gone.append(f'{path}/')
+            elif relevant(record):
+                self._records[path] = record
+        if gone:
+            inside = tuple(gone)
+            self._records = {path: record for path, record in self._records.items()
+                             if not path.startswith(inside)}
+
     def _read(self, path: str) -> Record | None:
-        """Read one relevant device, with what udev's database adds to sysfs and a camera's driver tells."""
+        """Read a device, with what udev's database adds to sysfs and a camera's driver tells; None: gone."""
         record = sysfs.read(path)
         if record is None or not relevant(record):
-            return None
+            return record
         if record.subsystem == 'video4linux' and record.node:
             modes = self._cameras.modes(path, record.node)
             record = replace(record, modes=modes, silent=self._cameras.hangs(path))
@@ -137,7 +152,9 @@ class UdevSource:
         try:
             known = pyudev.Devices.from_path(self._context, path).properties
             return replace(record, properties={**record.properties, **dict(known.items())})
-        except (pyudev.DeviceNotFoundError, UnicodeError):  # gone in between, or a name that is no text
+        except pyudev.DeviceNotFoundError:      # gone in between
+            return None
+        except UnicodeError:                    # a name that is no text
             return record
 
     def _receive(self, timeout: float, wake: int) -> list[KernelEvent]:
@@ -171,12 +188,7 @@ class UdevSource:
         """Read the devices that events touch, each once, and report those they are part of."""
         touched = {path for event in events for path in (event.path, event.old_path) if path}
         keys = {owner(path, self._records) for path in touched}
-        for path in touched:
-            record = self._read(path)
-            if record is None:
-                self._records.pop(path, None)
-            else:
-                self._records[path] = record
+        self._update(touched)
         keys = (keys | {owner(path, self._records) for path in touched}) - {None}
         if not keys:
             return None
