@@ -51,6 +51,11 @@ def test_what_one_byte_tells_is_sure_of_the_type_and_not_of_the_name() -> None:
     assert (claim.type, claim.confidence > 0.9) == ('imu', True)
 
 
+def test_a_chip_that_several_rules_know_is_listed_once() -> None:
+    lights = [c.name for c in chip(0x29, r86='a0', r87='05').candidates if c.name.startswith('LTR')]
+    assert sorted(lights) == ['LTR303', 'LTR329']
+
+
 def test_a_second_register_tells_apart_what_the_first_does_not() -> None:
     assert names(chip(0x77, rd0='61'))[:2] == ['BME680', 'BME688']
     claim = chip(0x77, rd0='61', rf0='01')
