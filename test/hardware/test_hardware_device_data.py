@@ -1,6 +1,7 @@
 # Copyright 2026 Muster maintainers
 # SPDX-License-Identifier: Apache-2.0
 """The identification data: what it says, and the strictness with which it is read."""
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 import re
@@ -121,6 +122,13 @@ def test_every_rule_has_a_source_and_every_named_one_quotes_it(file: Path) -> No
     read = read_rules(file)
     assert read and len({f'{rule.match}{rule.vendor}{rule.name}' for rule in read}) == len(read)
     assert [rule.place for rule in read if rule.name and not rule.quote] == []
+
+
+def test_a_device_is_spelled_alike_in_all_rules() -> None:
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for rule in (rule for file in DATA for rule in read_rules(file)):
+        spellings[re.sub(r'[^a-z0-9]', '', rule.name.lower())].add(rule.name)
+    assert {bare for bare, names in spellings.items() if bare and len(names) > 1} == set()
 
 
 def test_the_data_is_read_in_an_instant_and_knows_every_bus() -> None:
