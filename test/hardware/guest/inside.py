@@ -327,7 +327,7 @@ def kernel_cases(line: Line, emulator: Emulator) -> list[Case]:
         emulator.case('canable', 'can', 'gs_usb', 'add net'),
         gadget('odrive', 0x1209, 0x0d32, 'motor_controller', 'ODrive'),
         emulated(line, 'usb-storage', 'storage', 'QEMU', 'add block', drive='stick'),
-        emulated(line, 'usb-kbd', 'keyboard', 'QEMU', 'add input'),
+        emulated(line, 'usb-kbd', 'keyboard', 'QEMU', 'add hidraw'),  # its lamps come first
         emulated(line, 'usb-mouse', 'mouse', 'QEMU', 'add input'),
         emulated(line, 'usb-audio', 'sound', 'QEMU', 'add sound', audiodev='silence'),
         emulated(line, 'usb-net', 'network', 'RNDIS', 'add net', netdev='wire'),

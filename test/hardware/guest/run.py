@@ -167,6 +167,14 @@ def run(environment: dict[str, str], log: Path) -> bool:
     return not wrong and len(rows) == told['end']
 
 
+def udevd() -> str:
+    """Return the host's udevd, which the guest can run, too; raises MissingError where it has none."""
+    found = shutil.which('systemd-udevd', path='/usr/lib/systemd:/lib/systemd')
+    if found is None:
+        raise image.MissingError('there is no systemd-udevd to run in the guest: apt install udev')
+    return found
+
+
 def main() -> int:
     """Prepare, run; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -189,8 +197,7 @@ def main() -> int:
             'disk': str(image.ram_disk(folder, unpacked, library)),
             'MUSTER_ROOT': str(ROOT), 'MUSTER_PYTHON': sys.executable, 'MUSTER_ONLY': arguments.only,
             'PYTHONPATH': os.pathsep.join(map(str, search)),
-            'MUSTER_UDEVD': str(shutil.which('systemd-udevd', path='/usr/lib/systemd:/lib/systemd') or '')
-            if arguments.udevd else ''}
+            'MUSTER_UDEVD': udevd() if arguments.udevd else ''}
         return 0 if run(environment, log) else 1
     except image.MissingError as error:
         print(error, file=sys.stderr)
