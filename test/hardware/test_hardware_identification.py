@@ -15,7 +15,9 @@ import pytest
 def devices(*records: Record) -> dict[str, Device]:
     """Return the devices that the records make, by id."""
     known = {record.path: record for record in records if relevant(record)}
-    made = [assemble(key, members, known, RULES) for key, members in groups(known).items()]
+    every = groups(known)
+    assert all(groups(known, [key])[key] == members for key, members in every.items()), 'asked for alone'
+    made = [assemble(key, members, known, RULES) for key, members in every.items()]
     return {device.id: device for device in made}
 
 

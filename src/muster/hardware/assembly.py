@@ -3,7 +3,7 @@
 """From the kernel's many records to devices: which records count, and which belong together."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import re
 
 from muster.hardware import attributes
@@ -15,8 +15,7 @@ from muster.hardware.identification import Claim, DESCRIPTORS, Rules
 #: The subsystems that are read, each with the sysfs attributes that identification needs.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     'usb': ('idVendor', 'idProduct', 'serial', 'manufacturer', 'product', 'version',
-            'bDeviceClass', 'bDeviceSubClass', 'bDeviceProtocol',
-            'bInterfaceClass', 'bInterfaceSubClass', 'bInterfaceProtocol'),
+            'bDeviceClass', 'bDeviceSubClass', 'bDeviceProtocol'),
     'pci': ('vendor', 'device', 'class'),
     'tty': ('type', 'uartclk'),
     'net': ('type', 'speed', 'address'),
@@ -29,6 +28,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     'sound': (), 'hidraw': (), 'hid': (), 'virtio': (), 'media': (), 'drm': (), 'bluetooth': (),
     'i2c-dev': (), 'spi': (), 'spidev': (), 'power_supply': (),
 }
+
+#: The same of a USB device's interfaces.
+INTERFACE_ATTRIBUTES = ('bInterfaceClass', 'bInterfaceSubClass', 'bInterfaceProtocol')
 
 #: Physical devices: everything below the nearest one is part of it.
 ANCHORS = ('usb', 'pci', 'scsi', 'mmc', 'i2c', 'spi', 'hid')
@@ -46,6 +48,11 @@ I2C_CLIENT = re.compile(r'\d+-[0-9a-f]{4}')
 SPI_DEVICE = re.compile(r'spi\d+\.\d+')
 #: A candidate below it would be shown as 0.00.
 NEGLIGIBLE = 0.005
+
+
+def wanted_attributes(subsystem: str, device_type: str) -> tuple[str, ...]:
+    """Return the sysfs attributes that identification needs of such a record."""
+    return INTERFACE_ATTRIBUTES if device_type == 'usb_interface' else ATTRIBUTES.get(subsystem, ())
 
 
 def relevant(record: Record) -> bool:
@@ -96,10 +103,15 @@ def owner(path: str, records: Mapping[str, Record]) -> str | None:
     return (shared[1] or shared[2]) if shared else path
 
 
-def groups(records: Mapping[str, Record]) -> dict[str, list[Record]]:
-    """Return the records of each device, by the device's key, in the order of their paths."""
+def groups(records: Mapping[str, Record], keys: Iterable[str] | None = None) -> dict[str, list[Record]]:
+    """
+    Return the records of each device, by the device's key, in the order of their paths.
+
+    Only the devices of `keys` are looked at where these are given.
+    """
+    inside = tuple(f'{key}/' for key in keys) if keys is not None else ('',)
     result: dict[str, list[Record]] = {}
-    for path in sorted(records):
+    for path in sorted(path for path in records if f'{path}/'.startswith(inside)):
         key = owner(path, records)
         if key is not None:
             result.setdefault(key, []).append(records[path])
@@ -141,7 +153,8 @@ def candidates(claim: Claim) -> tuple[str, ...]:
 
 def clean(text: str, limit: int = 200) -> str:
     """Return text that is safe everywhere: printable, without line breaks, bounded."""
-    shown = ''.join(c if c.isprintable() and c != '\ufffd' else ' ' for c in text)
+    shown = text if text.isascii() and text.isprintable() else \
+        ''.join(c if c.isprintable() and c != '\ufffd' else ' ' for c in text)
     return ' '.join(shown.split())[:limit].rstrip()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 import re
 from typing import NamedTuple
 
@@ -36,17 +37,17 @@ class Record:
     modes: tuple[VideoMode, ...] = ()
     silent: bool = False
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Return the kernel's name, as ttyUSB0."""
         return self.path.rpartition('/')[2]
 
-    @property
+    @cached_property
     def vendor_id(self) -> str:
         """Return 4 hexadecimal digits in lower case, or an empty string."""
         return self._number('idVendor', 'vendor')
 
-    @property
+    @cached_property
     def product_id(self) -> str:
         """Return 4 hexadecimal digits in lower case, or an empty string."""
         return self._number('idProduct', 'device')
@@ -57,7 +58,7 @@ class Record:
         digits = text.strip().lower()
         return digits if re.fullmatch(r'[0-9a-f]{4}', digits) else ''
 
-    @property
+    @cached_property
     def class_code(self) -> str:
         """Return class, subclass and protocol in 6 hexadecimal digits (USB-IF, PCI-SIG), or ''."""
         kind = 'bInterface' if self.device_type == 'usb_interface' else 'bDevice'

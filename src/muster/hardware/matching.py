@@ -31,12 +31,12 @@ class KernelMatch:
         """Return in words what of the evidence fits, or an empty text."""
         if not isinstance(evidence, Record) or evidence.subsystem not in self.subsystem:
             return ''
-        pairs = [(getattr(evidence, key), wanted) for key, wanted in self.texts.items()]
-        pairs += [(getattr(evidence, table).get(name, ''), wanted)
-                  for table, entries in self.tables.items() for name, wanted in entries.items()]
-        if not all(_any_fits(*pair) for pair in pairs):
-            return ''
         if self.class_code and not evidence.class_code.startswith(self.class_code):
+            return ''
+        if not all(_any_fits(getattr(evidence, key), wanted) for key, wanted in self.texts.items()):
+            return ''
+        if not all(_any_fits(getattr(evidence, table).get(name, ''), wanted)
+                   for table, entries in self.tables.items() for name, wanted in entries.items()):
             return ''
         if 'vendor_id' in self.texts:
             return f'{evidence.subsystem} {evidence.vendor_id}:{evidence.product_id}'

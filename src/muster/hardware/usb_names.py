@@ -50,9 +50,8 @@ def usb_names(files: tuple[Path, ...] = FILES, table: Path = TABLE) -> Names:
     Both are searched, not parsed: a look-up in the table takes a tenth of a millisecond, and few are made.
     Where neither is there it knows nothing.
     """
-    file = next((f for f in files if f.is_file()), None)
-    own = _read(table)
-    if file is None and not own:
+    own, listed = _read(table), next(filter(None, map(_read, files)), b'')
+    if not own and not listed:
         return no_names
 
     @lru_cache(1024)
@@ -61,13 +60,13 @@ def usb_names(files: tuple[Path, ...] = FILES, table: Path = TABLE) -> Names:
             return ()
         if known := _look_up(own, f'{vendor_id}:{product_id}'.encode()):
             return known
-        found = UsbName(*_find(_read(file), vendor_id.encode(), product_id.encode())) if file else UsbName()
+        found = UsbName(*_find(listed, vendor_id.encode(), product_id.encode()))
         return (found,) if found.vendor else _look_up(own, vendor_id.encode())
     return names
 
 
 def _read(file: Path) -> bytes:
-    """Return a line break and the file, nothing where it is gone: it may be replaced in between."""
+    """Return a line break and the file, nothing where there is none."""
     try:
         with file.open('rb') as opened:
             return b'\n' + opened.read(MAX_FILE)

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 import re
 
-from muster.hardware.assembly import ATTRIBUTES
+from muster.hardware.assembly import ATTRIBUTES, wanted_attributes
 from muster.hardware.evidence import Record
 
 PCM = re.compile(r'/pcmC(\d{1,3})D(\d{1,3})[cp]$')
@@ -82,12 +82,13 @@ def _record(path: str, folder: int) -> Record | None:
     except OSError:
         return None
     properties = dict(line.split('=', 1) for line in _text('uevent', folder).splitlines() if '=' in line)
-    attributes = {name: _text(name, folder) for name in ATTRIBUTES.get(subsystem, ())}
+    device_type = properties.get('DEVTYPE', '')
+    attributes = {name: _text(name, folder) for name in wanted_attributes(subsystem, device_type)}
     stream = PCM.search(path) if subsystem == 'sound' else None
     if stream:      # what ALSA tells of USB sound devices, it tells in /proc alone
         attributes['stream'] = _text(f'/proc/asound/card{stream[1]}/stream{stream[2]}', folder)
     node = properties.get('DEVNAME', '')
-    return Record(path, subsystem, properties.get('DEVTYPE', ''), properties.get('DRIVER', ''),
+    return Record(path, subsystem, device_type, properties.get('DRIVER', ''),
                   f'/dev/{node}' if node else '', properties,
                   {name: value for name, value in attributes.items() if value})
 

@@ -21,6 +21,8 @@ from muster.hardware.sources.worker import pause, PERIODIC
 import pyudev
 import pyudev._ctypeslib.utils as pyudev_loader
 
+#: What udevd knows of devices beyond what the kernel tells; only there where it runs, or ran.
+UDEV_DATABASE = Path('/run/udev/data')
 #: There while udevd runs; without it, its events never come and the kernel's own are listened to.
 UDEV_CONTROL = Path('/run/udev/control')
 #: Events of one report; more are left for the next.
@@ -67,6 +69,7 @@ class UdevSource:
         self._opened = 0.0
         self._problem = ''
         self._cameras = Cameras()
+        self._database = False
 
     def scan(self, reason: str) -> Report:
         """Read everything; the monitor is opened first, so that nothing is lost in between."""
@@ -107,6 +110,7 @@ class UdevSource:
 
     # libudev ----------------------------------------------------------------------------------
     def _open(self) -> None:
+        self._database = UDEV_DATABASE.is_dir()
         try:
             self._context = self._context or open_context()
             sender = 'udev' if UDEV_CONTROL.exists() else 'kernel'
@@ -147,7 +151,7 @@ class UdevSource:
         if record.subsystem == 'video4linux' and record.node:
             modes = self._cameras.modes(path, record.node)
             record = replace(record, modes=modes, silent=self._cameras.hangs(path))
-        if self._context is None:
+        if self._context is None or not self._database:
             return record
         try:
             known = pyudev.Devices.from_path(self._context, path).properties
@@ -187,16 +191,17 @@ class UdevSource:
     def _apply(self, events: list[KernelEvent]) -> Report | None:
         """Read the devices that events touch, each once, and report those they are part of."""
         touched = {path for event in events for path in (event.path, event.old_path) if path}
-        keys = {owner(path, self._records) for path in touched}
+        owners = {owner(path, self._records) for path in touched}
         self._update(touched)
-        keys = (keys | {owner(path, self._records) for path in touched}) - {None}
+        owners |= {owner(path, self._records) for path in touched}
+        keys = sorted(filter(None, owners))
         if not keys:
             return None
-        members = groups(self._records)
+        members = groups(self._records, keys)
         present = {key: assemble(key, members[key], self._records, self._rules)
-                   for key in sorted(filter(None, keys)) if key in members}
+                   for key in keys if key in members}
         actions = ', '.join(sorted({event.action for event in events}))
-        gone = tuple(key for key in sorted(filter(None, keys)) if key not in members)
+        gone = tuple(key for key in keys if key not in members)
         self._present.update(present)
         for key in gone:
             self._present.pop(key, None)
