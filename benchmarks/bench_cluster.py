@@ -31,6 +31,7 @@ from ros_tasks import tasks_over_ros
 
 SAMPLES, WARM_UP = 500, 100
 IN_FLIGHT = ((1, 0.8), (8, 1.0), (32, 1.5))   # requests, and the target relative to the peer
+CALLS = 'ROS service calls without consensus, 32 in flight'
 CLIENTS = 8
 CORE_IN_FLIGHT = 256
 SYNC_SAMPLES, SYNC_BYTES = 500, 150
@@ -108,8 +109,13 @@ def add_locks(results: Results, plan: Plan) -> None:
                 ('DDS round trip of 64 bytes', lambda: cluster.echoes(SAMPLES)),
                 (f'fdatasync of {SYNC_BYTES} appended bytes', syncs)):
             attempt(floor, what, sampled)
+        attempt(floor, CALLS, lambda: cluster.calls(member, 32, plan.seconds))
         own = measure(cluster, fleet.MEMBERS, plan, cluster.client.spin)
     report(results, own, peer, plan)
+    calls = floor.pop(CALLS)
+    failed = isinstance(calls, Exception)
+    results.add(f'floor: {CALLS}', None if failed else calls, 'calls/s',
+                remark=reason(calls) if failed else '')
     for what, samples in floor.items():
         for percent in (50, 99):
             failed = isinstance(samples, Exception)

@@ -20,7 +20,7 @@ from muster_interfaces.msg import ClusterStatus
 from muster_interfaces.srv import AcquireLock, GetClusterStatus, ListLocks
 from processes import Fleet, Process, reserved_domain
 from ros_client import RosClient
-from ros_load import LEASE, take_locks
+from ros_load import LEASE, PATIENCE, take_locks
 
 MEMBERS = ('robot_1', 'robot_2', 'robot_3')
 #: A member that does not answer for so long (seconds) is asked again.
@@ -87,6 +87,24 @@ class MusterCluster:
             self.client.answer(service, ListLocks.Request(), 10, 'list_locks')
             samples.append(time.perf_counter() - begun)
         return samples
+
+    def calls(self, member: str, in_flight: int, seconds: float) -> float:
+        """Return how many such calls a second are answered while so many are under way."""
+        service = self.client.client(ListLocks, f'/{member}/cluster/list_locks')
+        begun, answered, lanes = time.perf_counter(), 0, in_flight
+
+        def again(_: Any) -> None:
+            nonlocal answered, lanes
+            answered += 1
+            if time.perf_counter() - begun < seconds:
+                service.call(ListLocks.Request(), again)
+            else:
+                lanes -= 1
+
+        for _ in range(in_flight):
+            service.call(ListLocks.Request(), again)
+        self.client.spin_until(lambda: not lanes, seconds + PATIENCE, 'the end of the calls')
+        return answered / (time.perf_counter() - begun)
 
     def load(self, member: str, in_flight: int, seconds: float = 1e9, count: int = 10**9) -> Load:
         """Take and give back `in_flight` locks at a time, until the time or the number is reached."""
