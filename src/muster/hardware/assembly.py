@@ -107,7 +107,7 @@ def groups(records: Mapping[str, Record], keys: Iterable[str] | None = None) -> 
     """
     Return the records of each device, by the device's key, in the order of their paths.
 
-    Only the devices of `keys` are looked at where these are given.
+    Where `keys` are given, it is those devices, and what is plugged in below them.
     """
     inside = tuple(f'{key}/' for key in keys) if keys is not None else ('',)
     result: dict[str, list[Record]] = {}

@@ -61,14 +61,14 @@ def read(path: str, root: Path = Path('/sys')) -> Record | None:
             return None
         try:
             record = _record(path, folder)
-            if is_at(folder, f'{root}{path}'):
+            if _is_at(folder, f'{root}{path}'):
                 return record
         finally:
             os.close(folder)
     return None     # the events of what is there in the end are still to come
 
 
-def is_at(folder: int, path: str) -> bool:
+def _is_at(folder: int, path: str) -> bool:
     """Return whether the open folder is what `path` leads to; its number is no other's while it is open."""
     try:
         return os.path.samestat(os.fstat(folder), os.stat(path))
