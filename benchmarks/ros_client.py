@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from muster.cluster.loop import Caller, Loop
+from muster.ros.middleware import without_shared_memory
 from muster.ros.qos import SERVICES
 import rclpy
 from rclpy.node import Node
@@ -23,9 +24,10 @@ class RosClient:
     def __init__(self, domain: int) -> None:
         """Join the domain."""
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self.node = Node('benchmark', context=self._context, enable_rosout=False,
-                         start_parameter_services=False)
+        with without_shared_memory(whole_process=True):  # as in Muster's own programs
+            rclpy.init(context=self._context, domain_id=domain)
+            self.node = Node('benchmark', context=self._context, enable_rosout=False,
+                             start_parameter_services=False)
         self._loop = Loop(self.node, lambda: PATIENCE, _raised)
         self._callers: dict[str, Caller] = {}
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import threading
 from typing import Any
 
+from muster.cluster import arrivals
 from muster.cluster.arrivals import Events
 from muster.cluster.loop import Loop, MOST
 from muster.ros.qos import SERVICES
@@ -61,8 +62,9 @@ class Owner:
 
 
 @pytest.fixture(params=['events', 'events, eager', 'wait set'])
-def owner(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Owner]:
+def owner(fleet: Fleet, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
     """Give a running loop in the probe's domain."""
+    monkeypatch.setattr(arrivals, 'STEADY', 0)   # an eager one polls from the first
     owner = Owner(int(fleet.environment['ROS_DOMAIN_ID']), request.param != 'wait set')
     owner.loop.eager = request.param == 'events, eager'
     owner.loop.start()
@@ -166,6 +168,28 @@ def test_here_the_middleware_reports_what_arrives(fleet: Fleet) -> None:
         assert isinstance(owner.loop._arrivals, Events)
     finally:
         owner.close()
+
+
+def test_it_polls_under_steady_load_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls: list[None] = []
+    monkeypatch.setattr(arrivals.os, 'sched_yield', lambda: polls.append(None))
+    monkeypatch.setattr(arrivals, 'PAUSE', 60_000_000_000)
+    events = Events()
+
+    def wait(eager: bool) -> bool:
+        polls.clear()
+        events.wake()
+        assert events.wait(PATIENCE, eager) == []
+        return bool(polls)
+
+    try:
+        assert not any(wait(eager=True) for _ in range(arrivals.STEADY))
+        assert wait(eager=True) and not wait(eager=False) and wait(eager=True)
+        monkeypatch.setattr(arrivals, 'PAUSE', 0)   # so long is every wait
+        wait(eager=True)
+        assert not wait(eager=True)
+    finally:
+        events.close()
 
 
 def test_calls_run_on_the_loop_and_bring_back_what_they_did(owner: Owner) -> None:

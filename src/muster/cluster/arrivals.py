@@ -24,6 +24,9 @@ GUESS = 16
 #: How long what is expected at once is polled for, nanoseconds: a few round trips. A core that sleeps
 #: takes about as long to wake as an answer takes to come (docs/benchmarks.md).
 BUSY_POLL = 1_000_000
+#: It pays under steady load only: after so many waits in a row that were shorter than this, nanoseconds.
+#: A lock now and then would cost a member more in polling than in work.
+STEADY, PAUSE = 32, 3_000_000
 #: The function of rcl that has an entity report what is new, by the kind of the entity.
 _REPORTERS = {'subscription': 'rcl_subscription_set_on_new_message_callback',
               'service': 'rcl_service_set_on_new_request_callback',
@@ -47,7 +50,7 @@ class Arrivals(Protocol):
         """
         Return where something has arrived within `patience` nanoseconds, and how much.
 
-        Where it is expected at once, an `eager` wait may poll for a while before it sleeps.
+        Under steady load, an `eager` wait may poll for a while before it sleeps: it is expected at once.
         So often the entity must be asked, even if there was nothing once: what was meant for another
         client of the same service, or tells that a client has gone, is taken and not handed out.
         """
@@ -84,6 +87,7 @@ class Events:
         self._entities: dict[int, Any] = {}
         self._kinds: dict[Any, tuple[str, int]] = {}
         self._wake = self._descriptor()
+        self._brisk = 0   # short waits in a row
 
     def _descriptor(self) -> int:
         descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -111,16 +115,16 @@ class Events:
 
     def wait(self, patience: int, eager: bool) -> Iterable[tuple[Any, int]]:
         """Return where something has arrived within `patience` nanoseconds, and how much."""
-        polling = min(patience, BUSY_POLL) if eager else 0
-        ready = self._polled(polling)
-        counts = [(descriptor, os.eventfd_read(descriptor))
-                  for descriptor, _ in ready or self._epoll.poll((patience - polling) / 1e9)]
+        begun = time.monotonic_ns()
+        polling = min(patience, BUSY_POLL) if eager and self._brisk >= STEADY else 0
+        ready = self._polled(begun + polling) or self._epoll.poll((patience - polling) / 1e9)
+        self._brisk = self._brisk + 1 if time.monotonic_ns() - begun < PAUSE else 0
+        counts = [(descriptor, os.eventfd_read(descriptor)) for descriptor, _ in ready]
         return [(self._entities[descriptor], count) for descriptor, count in counts
                 if descriptor != self._wake]
 
-    def _polled(self, patience: int) -> list[tuple[int, int]]:
+    def _polled(self, until: int) -> list[tuple[int, int]]:
         """Look again and again, but let everybody else who is ready go first."""
-        until = time.monotonic_ns() + patience
         ready: list[tuple[int, int]] = []
         while not ready and time.monotonic_ns() < until:
             ready = self._epoll.poll(0)

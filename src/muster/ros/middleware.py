@@ -31,7 +31,7 @@ def avoid_shared_memory(*, whole_process: bool) -> None:
     for good (eProsima/Fast-DDS, issues 1144 and 5469).
 
     One in three new participants of a machine loses its first announcements, and is not discovered
-    before the next: after 1 s here, not Fast DDS' 3.
+    before the next: after 1 s here, not Fast DDS' 3. What else the profiles ask is explained there.
 
     rmw_fastrtps insists on shared memory where nodes look for others on this machine only. A
     `whole_process`, which has no participant yet, is then given a profile that means the same but for
@@ -50,10 +50,10 @@ def avoid_shared_memory(*, whole_process: bool) -> None:
 
 
 @contextmanager
-def without_shared_memory() -> Iterator[None]:
+def without_shared_memory(*, whole_process: bool = False) -> Iterator[None]:
     """Avoid it for the participants that are made meanwhile, in a program that is not Muster's own."""
-    before = {name: os.environ.get(name) for name in (TRANSPORTS, FILE, OLD_FILE)}
-    avoid_shared_memory(whole_process=False)
+    before = {name: os.environ.get(name) for name in (TRANSPORTS, FILE, OLD_FILE, RANGE, OLD_RANGE)}
+    avoid_shared_memory(whole_process=whole_process)
     try:
         yield
     finally:
