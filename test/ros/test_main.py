@@ -18,6 +18,29 @@ COMMANDS = (('muster.cli', 'status'), ('muster.cli', 'up'), ('muster.demo', '--h
 #: Many processes start at once here, on machines that may be slow.
 PATIENCE = 90.0
 
+#: Two nodes in a process, one of which breaks and then cannot be stopped.
+BREAKING = """
+from muster.ros.main import run
+from sample import Sample
+
+class Breaking(Sample):
+    def activate(self):
+        self.run_soon(self.fail)
+
+    def fail(self):
+        raise ValueError('what came first')
+
+    def stop(self):
+        raise RuntimeError('it does not stop')
+
+class Other(Sample):
+    def stop(self):
+        super().stop()
+        print('the other one has stopped', flush=True)
+
+run(Other, Breaking)
+"""
+
 
 def last_lines(process: Process) -> list[str]:
     """Return what a process printed until its end, without what the ROS library itself logs."""
@@ -60,6 +83,15 @@ def test_a_signal_before_the_node_spins_ends_it_with_zero(fleet: Fleet, number: 
 
 
 @pytest.mark.timeout(180)
+def test_a_node_that_breaks_is_told_and_the_others_are_stopped(fleet: Fleet) -> None:
+    (fleet.folder / 'breaking.py').write_text(BREAKING)
+    fleet.environment['PYTHONPATH'] = os.pathsep.join(
+        [str(fleet.folder), str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])
+    lines = last_lines(fleet.start('breaking', 'breaking'))
+    assert 'the other one has stopped' in lines
+    assert lines[-1] == 'ValueError: what came first'
+
+
 def test_arguments_that_are_refused_are_named_in_one_line(fleet: Fleet) -> None:
     refused = {'1': (('-r', '__ns:=/1x'), '__ns:=/1x'), '2': (('-r', '__node:=bad-name'), 'bad-name'),
                '3': (('-p', 'x'), "'-p x'"), '4': (('--params-file', '/no.yaml'), '/no.yaml'),

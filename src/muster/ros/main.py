@@ -83,6 +83,9 @@ def spin(nodes: list[ManagedNode], stop: threading.Event) -> None:
     for thread in threads:
         thread.join()
     for node in reversed(nodes):
-        node.stop()
+        try:
+            node.stop()
+        except Exception as error:  # the others are made safe too, and what came first is told
+            failures.append(error)
     if failures:
         raise failures[0]
