@@ -4,12 +4,13 @@
 The cluster: latency, throughput and failover of locks, three members as processes, logs on the disk.
 
 The client is another process and calls the ROS services. etcd stands beside it where it is
-installed (Debian: `apt install etcd-server`), three members, the same load in the same run.
+installed (Debian: `apt install etcd-server`), three members, the same load in turns.
 """
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 import os
@@ -30,6 +31,8 @@ import pysync
 from ros_tasks import tasks_over_ros
 
 SAMPLES, WARM_UP = 500, 100
+#: In so many turns Muster and its peer get a load: what the host does beside falls on both alike.
+TURNS = 5
 IN_FLIGHT = ((1, 0.8), (8, 1.0), (32, 1.5))   # requests, and the target relative to the peer
 CALLS = 'ROS service calls without consensus, 32 in flight'
 CLIENTS = 8
@@ -91,15 +94,22 @@ def arguments() -> tuple[Plan, list[str], bool]:
 def add_locks(results: Results, plan: Plan) -> None:
     """Add locks and failover beside those of etcd, and the floor that they stand on."""
     peer: dict[Any, Any] = {}
-    if etcd.installed():
-        try:
-            with etcd.etcd_cluster() as cluster:
-                peer = measure(cluster, etcd.MEMBERS, plan, etcd.select_nothing)
-        except Exception as error:  # Muster's own figures are measured still
-            results.say(f'  etcd: no peer in this run: {reason(error)}')
-    else:
-        results.say('  etcd: not installed, no peer in this run (Debian: apt install etcd-server)')
+    own: dict[Any, Any] = {}
     floor: dict[Any, Any] = {}
+    with ExitStack() as stack:
+        clusters: list[tuple[Any, tuple[str, ...], dict[Any, Any]]] = []
+        if etcd.installed():
+            try:
+                clusters.append((stack.enter_context(etcd.etcd_cluster()), etcd.MEMBERS, peer))
+            except Exception as error:  # Muster's own figures are measured still
+                results.say(f'  etcd: no peer in this run: {reason(error)}')
+        else:
+            results.say('  etcd: not installed, no peer in this run (Debian: apt install etcd-server)')
+        clusters.append((stack.enter_context(fleet.muster_cluster()), fleet.MEMBERS, own))
+        take_turns(clusters, plan)
+    if peer:
+        with etcd.etcd_cluster() as cluster:
+            measure(cluster, etcd.MEMBERS, plan, etcd.select_nothing, peer)
     with fleet.muster_cluster() as cluster:
         member = fleet.MEMBERS[0]
         # Before any kill: DDS goes on calling for the dead for a while
@@ -110,7 +120,7 @@ def add_locks(results: Results, plan: Plan) -> None:
                 (f'fdatasync of {SYNC_BYTES} appended bytes', syncs)):
             attempt(floor, what, sampled)
         attempt(floor, CALLS, lambda: cluster.calls(member, 32, plan.seconds))
-        own = measure(cluster, fleet.MEMBERS, plan, cluster.client.spin)
+        measure(cluster, fleet.MEMBERS, plan, cluster.client.spin, own)
     report(results, own, peer, plan)
     calls = floor.pop(CALLS)
     failed = isinstance(calls, Exception)
@@ -124,36 +134,51 @@ def add_locks(results: Results, plan: Plan) -> None:
 
 
 def attempt(found: dict[Any, Any], what: Any, work: Callable[[], Any]) -> None:
-    """Note what some work returns, or what it raises instead."""
+    """Note what some work returns, added to what it returned before, or what it raises instead."""
+    before = found.get(what)
+    if isinstance(before, Exception):
+        return
     try:
-        found[what] = work()
+        value = work()
     except Exception as error:  # the other figures are measured still
         found[what] = error
+    else:
+        found[what] = value if before is None else before + value
 
 
-def measure(cluster: Any, members: tuple[str, ...], plan: Plan,
-            pause: Callable[[float], None]) -> dict[Any, Any]:
-    """Put the same load on Muster or a peer and return what came out, or what went wrong, by name."""
-    found: dict[Any, Any] = {}
+def take_turns(clusters: list[tuple[Any, tuple[str, ...], dict[Any, Any]]], plan: Plan) -> None:
+    """Put the same loads on all clusters (each with its members) in turns, and note what came out of each."""
+    def load(cluster: Any, member: str) -> Load:
+        cluster.load(member, 1, count=WARM_UP // TURNS)
+        found: Load = cluster.load(member, 1, count=SAMPLES // TURNS)
+        return found
+
+    for _ in range(TURNS):
+        places = [(cluster, found, *_leader_and_follower(cluster, members))
+                  for cluster, members, found in clusters]
+        for role in ('leader', 'follower'):
+            for cluster, found, *members in places:
+                attempt(found, role, partial(load, cluster, members[role == 'follower']))
+        for n, _ in IN_FLIGHT:
+            for cluster, found, leader, _ in places:
+                attempt(found, n, partial(cluster.load, leader, n, seconds=plan.seconds / TURNS))
+
+
+def _leader_and_follower(cluster: Any, members: tuple[str, ...]) -> tuple[str, str]:
     leader = cluster.settle()
-    follower = next(member for member in members if member != leader)
+    return leader, next(member for member in members if member != leader)
 
-    def samples(member: str) -> Load:
-        cluster.load(member, 1, count=WARM_UP)
-        load: Load = cluster.load(member, 1, count=SAMPLES)
-        return load
 
-    for role, member in (('leader', leader), ('follower', follower)):
-        attempt(found, role, partial(samples, member))
-    for n, _ in IN_FLIGHT:
-        attempt(found, n, lambda n=n: cluster.load(leader, n, seconds=plan.seconds).pairs_per_second)
+def measure(cluster: Any, members: tuple[str, ...], plan: Plan, pause: Callable[[float], None],
+            found: dict[Any, Any]) -> None:
+    """Note, by name, what comes of many clients, idleness, stops and kills of Muster or a peer alone."""
+    leader, follower = _leader_and_follower(cluster, members)
     attempt(found, 'clients', lambda: together(CLIENTS, cluster.client_of(leader), cluster.environment,
                                                plan.seconds))
     attempt(found, 'idle', lambda: processor_share([cluster.pid(m) for m in (leader, follower)],
                                                    plan.idle_seconds, pause))
     for what, end, times in (('stops', cluster.stop, plan.stops), ('kills', cluster.kill, plan.kills)):
         attempt(found, what, partial(ends, cluster, members, end, times))
-    return found
 
 
 def ends(cluster: Any, members: tuple[str, ...], end: Callable[[str, str, int], float],
@@ -187,7 +212,8 @@ def report(results: Results, own: dict[Any, Any], peer: dict[Any, Any], plan: Pl
                     lambda load, w=what, p=percent: _ms(percentile(getattr(load, w), p)),
                     **(targets if what == 'acquire' else {}))
     for in_flight, target in IN_FLIGHT:
-        add(f'lock+unlock, {in_flight} in flight', 'pairs/s', in_flight, float, peer_at_least=target)
+        add(f'lock+unlock, {in_flight} in flight', 'pairs/s', in_flight, lambda load: load.pairs_per_second,
+            peer_at_least=target)
     add(f'lock+unlock, {CLIENTS} client processes', 'pairs/s', 'clients', float)
     if plan.kills:
         add(f'failover, {plan.kills} kills, median', 'ms', 'kills', lambda times: percentile(times, 50),

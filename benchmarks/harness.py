@@ -12,6 +12,7 @@ from pathlib import Path
 import platform
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from typing import Any
@@ -176,7 +177,9 @@ def machine() -> dict[str, Any]:
             'memory_gib': round(psutil.virtual_memory().total / 2**30),
             'disk': f'{mount.fstype} on {mount.device}',
             'kernel': '.'.join(platform.release().split('.')[:2]),
-            'python': platform.python_version(), 'load_average': round(os.getloadavg()[0], 1),
+            'python': platform.python_version(),
+            'python_optimized': '--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or ''),
+            'load_average': round(os.getloadavg()[0], 1),
             'real_time_priority': os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)}
 
 

@@ -14,6 +14,10 @@ class Load:
     release: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
+    def __add__(self, other: Load) -> Load:
+        """Return both, one after the other."""
+        return Load(self.acquire + other.acquire, self.release + other.release, self.seconds + other.seconds)
+
     @property
     def pairs_per_second(self) -> float:
         """Return how many locks were taken and given back each second."""

@@ -40,9 +40,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def described(machine: dict[str, Any]) -> str:
     """Return the machine in a sentence."""
     kind = 'virtual machine' if machine['virtual'] else 'machine'
+    build = '' if machine['python_optimized'] else ' (built without profile-guided optimisation)'
     beside = ', everything measured at real-time priority' if machine['real_time_priority'] else ''
     return (f'A {kind} with {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB, '
-            f'logs on {machine["disk"]}, Linux {machine["kernel"]}, Python {machine["python"]}; '
+            f'logs on {machine["disk"]}, Linux {machine["kernel"]}, Python {machine["python"]}{build}; '
             f'load average {machine["load_average"]} at the end of the run{beside}.\n')
 
 
