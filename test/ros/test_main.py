@@ -82,7 +82,6 @@ def test_a_signal_before_the_node_spins_ends_it_with_zero(fleet: Fleet, number: 
     assert 'Traceback' not in process.text
 
 
-@pytest.mark.timeout(180)
 def test_a_node_that_breaks_is_told_and_the_others_are_stopped(fleet: Fleet) -> None:
     (fleet.folder / 'breaking.py').write_text(BREAKING)
     fleet.environment['PYTHONPATH'] = os.pathsep.join(
@@ -92,6 +91,7 @@ def test_a_node_that_breaks_is_told_and_the_others_are_stopped(fleet: Fleet) -> 
     assert lines[-1] == 'ValueError: what came first'
 
 
+@pytest.mark.timeout(180)
 def test_arguments_that_are_refused_are_named_in_one_line(fleet: Fleet) -> None:
     refused = {'1': (('-r', '__ns:=/1x'), '__ns:=/1x'), '2': (('-r', '__node:=bad-name'), 'bad-name'),
                '3': (('-p', 'x'), "'-p x'"), '4': (('--params-file', '/no.yaml'), '/no.yaml'),
