@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from lifecycle_msgs.srv import GetState
+from muster.ros.servers import is_served
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -226,7 +227,7 @@ class Probe:
             self._service_clients[name] = self.node.create_client(kind, name)
             self._executor.wake()
         client = self._service_clients[name]
-        wait_until(client.service_is_ready, timeout, f'service {name}')
+        wait_until(lambda: is_served(self.node, client), timeout, f'service {name}')
         return client
 
     def call(self, kind: type, name: str, /, timeout: float = 20.0, **fields: Any) -> Any:

@@ -46,12 +46,13 @@ class Caller:
 
     def __call__(self, kind: Any, service: str, **fields: Any) -> Any:
         """Return the response; raise Failure where there is none or it is not a success."""
+        from muster.ros.servers import is_served
         name = f'/{self._robot}/{service}'
         deadline = time.monotonic() + self._timeout
         if name not in self._clients:
             self._clients[name] = self._node.create_client(kind, name)
         client = self._clients[name]
-        if not self._spin(client.service_is_ready, deadline):
+        if not self._spin(lambda: is_served(self._node, client), deadline):
             raise Failure(f'{name} was not found within {self._timeout:g} s; {self._seen(service)}')
         future = client.call_async(kind.Request(**fields))
         if not self._spin(future.done, deadline):

@@ -31,6 +31,7 @@ from muster.cluster.state.members import Robot
 from muster.ros.durations import duration
 from muster.ros.node import ManagedNode
 from muster.ros.qos import SERVICES
+from muster.ros.servers import is_action_served
 from muster_interfaces.action import ExecuteTask
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
@@ -213,7 +214,8 @@ class Executor:
                                                    cancel_service_qos_profile=SERVICES)
         for kind in [k for k, seen in self._seen.items() if time_now - seen > WORKER_GRACE]:
             del self._seen[kind]
-        ready = frozenset(kind for kind in there if self._clients[kind].server_is_ready())
+        ready = frozenset(kind for kind in there
+                          if is_action_served(self._node, self._clients[kind], prefix + kind))
         self._core.workers(ready, time_now)
         wanted = self._configured | {TASK + kind for kind in self._seen if kind in ready or kind not in there}
 

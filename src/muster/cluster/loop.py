@@ -16,6 +16,7 @@ import threading
 from typing import Any
 
 from muster.cluster.arrivals import Arrivals, Events, Unsupported, WaitSet
+from muster.ros.servers import is_served
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 
@@ -97,7 +98,7 @@ class Loop:
     def client(self, kind: Any, name: str, qos: Any) -> Caller:
         """Make a client of a service whose answers this loop takes."""
         client = self._node.create_client(kind, name, qos_profile=qos)
-        caller = Caller(client)
+        caller = Caller(self._node, client)
         self._add(client, 'client', caller.take)
         return caller
 
@@ -195,8 +196,9 @@ class Loop:
 class Caller:
     """A client of a service, for requests from any thread; several may be under way at once."""
 
-    def __init__(self, client: Any) -> None:
-        """Wrap a client that the loop takes answers from."""
+    def __init__(self, node: Node, client: Any) -> None:
+        """Wrap a client of a node that the loop takes answers from."""
+        self._node = node
         self.client, self._response = client, client.srv_type.Response
         self._send, self._take = client.handle.send_request, client.handle.take_response
         self._waiting: dict[int, Callable[[Any], None]] = {}
@@ -205,7 +207,7 @@ class Caller:
     @property
     def ready(self) -> bool:
         """Return whether somebody serves it."""
-        return bool(self.client.service_is_ready())
+        return is_served(self._node, self.client)
 
     def call(self, request: Any, then: Callable[[Any], None]) -> int:
         """Send a request; `then` gets its response, on the loop's thread. Return what `forget` needs."""

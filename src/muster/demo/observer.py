@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster.ros.qos import EVENTS, STATUS
+from muster.ros.servers import is_served
 from muster_interfaces.msg import (
     ClusterEvent,
     ClusterStatus,
@@ -100,7 +101,7 @@ class Observer:
         client = self._known.get(service)
         if client is None:
             client = self._known[service] = self.node.create_client(kind, service)
-        self.wait(client.service_is_ready, patience, f'service {service}')
+        self.wait(lambda: is_served(self.node, client), patience, f'service {service}')
         answers: list[Any] = []
         done = threading.Event()
 
