@@ -37,13 +37,12 @@ from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
 from unique_identifier_msgs.msg import UUID
 
-#: How often the ROS graph is looked at for workers.
-LOOK_PERIOD = SECOND
 #: How long the cluster may take to confirm what it is told, before it is told again.
 PATIENCE = 5 * SECOND
 #: Begins the capability that stands for a worker.
 TASK = 'task:'
-GOAL_TYPE = 'muster_interfaces/action/ExecuteTask_SendGoal'
+#: A topic of the action that a worker serves: there are fewer topics than services to look through.
+FEEDBACK, FEEDBACK_TYPE = '/_action/feedback', 'muster_interfaces/action/ExecuteTask_FeedbackMessage'
 
 
 def announcement(robot: Robot, wanted: frozenset[str], capacity: int) -> SetCapabilities | None:
@@ -80,16 +79,16 @@ class Executor:
         self._node, self._engine = node, engine
         self._configured, self._capacity = frozenset(capabilities), capacity
         self._core = Execution()
+        self._prefix = f'{node.get_namespace().rstrip("/")}/tasks/'   # of the workers' actions
         self._clients: dict[str, ActionClient] = {}
         self._handles: dict[Key, Any] = {}
         self._seen: dict[str, int] = {}              # types of workers, and when they were seen last
-        self._look_at = 0
         self._active = False
         self._work: deque[Callable[[], None]] = deque()
         self._timer = node.create_timer(3600.0, self._step, autostart=False,
                                         clock=Clock(clock_type=ClockType.STEADY_TIME))
         # On the engine's thread:
-        self._version = -1
+        self._version, self._assigned = -1, False
         self._wanted = self._configured
         self._announcing = False
 
@@ -97,8 +96,8 @@ class Executor:
     def begin(self) -> None:
         """Look for workers and execute, while the member takes part."""
         self._destroy_clients()       # a client refuses to be told of one goal twice
-        self._active, self._look_at = True, 0
-        self._engine.loop.call_soon(self._forget_version)
+        self._active = True
+        self._engine.loop.call_soon(self._begin)
         self._step()
 
     def end(self) -> None:
@@ -121,10 +120,11 @@ class Executor:
         self._handles.clear()
 
     # On the engine's thread ---------------------------------------------------------------------
-    def _forget_version(self) -> None:
+    def _begin(self) -> None:
         self._version = -1
         self._announcing = False
         self.notice()
+        self.look()
 
     def notice(self) -> None:
         """Look whether the applied state assigns something else than before; cheap where it does not."""
@@ -140,10 +140,27 @@ class Executor:
             Assignment(t.id, t.token, t.type, t.payload, t.lease,
                        max(1, t.deadline - machine.time) if t.deadline else 0, t.cancel_requested)
             for t in machine.tasks.assigned_to(robot)]
+        self._assigned = bool(assignments)
         self._post(lambda: self._core.assigned(assignments, now()))
 
-    def announce(self) -> None:
+    def look(self) -> None:
+        """
+        See in the ROS graph which workers there are; once a second.
+
+        While there is none, and no task for one, the public node's thread sleeps: to wake it costs more
+        than to look.
+        """
+        topics = self._node.get_topic_names_and_types()
+        there = {name[len(self._prefix):-len(FEEDBACK)] for name, kinds in topics
+                 if name.startswith(self._prefix) and name.endswith(FEEDBACK) and FEEDBACK_TYPE in kinds}
+        if there or self._seen or self._assigned:
+            self._post(lambda: self._attend(there, now()))
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
         """Tell the cluster what this robot can do, where it does not know."""
+        self.notice()
         member = self._engine.member
         known = member.machine.members.get(self._engine.member_id) if member else None
         if member is None or known is None or known.incarnation != member.me.incarnation or self._announcing:
@@ -188,23 +205,19 @@ class Executor:
         if not self._active:
             return
         time_now = now()
-        if time_now >= self._look_at:
-            self._look(time_now)
         due = self._core.next_deadline()
         if due is not None and time_now >= due:
             self._core.advance(time_now)
         self._carry_out()
         due = self._core.next_deadline()
-        wake = self._look_at if due is None else min(due, self._look_at)
-        self._timer.timer_period_ns = max(MILLISECOND, wake - now())
-        self._timer.reset()
+        if due is None:
+            self._timer.cancel()
+        else:
+            self._timer.timer_period_ns = max(MILLISECOND, due - now())
+            self._timer.reset()
 
-    def _look(self, time_now: int) -> None:
-        """See in the ROS graph which workers there are."""
-        self._look_at = time_now + LOOK_PERIOD
-        prefix, suffix = f'{self._node.get_namespace().rstrip("/")}/tasks/', '/_action/send_goal'
-        there = {name[len(prefix):-len(suffix)] for name, kinds in self._node.get_service_names_and_types()
-                 if name.startswith(prefix) and name.endswith(suffix) and GOAL_TYPE in kinds}
+    def _attend(self, there: set[str], time_now: int) -> None:
+        """Tell the core and the cluster of the workers that are there."""
         for kind in there:
             self._seen[kind] = time_now
             if kind not in self._clients:
@@ -215,14 +228,13 @@ class Executor:
         for kind in [k for k, seen in self._seen.items() if time_now - seen > WORKER_GRACE]:
             del self._seen[kind]
         ready = frozenset(kind for kind in there
-                          if is_action_served(self._node, self._clients[kind], prefix + kind))
+                          if is_action_served(self._node, self._clients[kind], self._prefix + kind))
         self._core.workers(ready, time_now)
         wanted = self._configured | {TASK + kind for kind in self._seen if kind in ready or kind not in there}
 
         def announce() -> None:
             self._wanted = wanted
-            self.notice()
-            self.announce()
+            self._tell()
         self._engine.loop.call_soon(announce)
 
     def _carry_out(self) -> None:

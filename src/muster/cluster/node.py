@@ -111,7 +111,7 @@ class ClusterNode(ManagedNode):
 
     def __init__(self, **arguments: Any) -> None:
         """Declare the parameters; `arguments` are those of an rclpy node."""
-        super().__init__('cluster', PARAMETERS, **arguments)
+        super().__init__('cluster', PARAMETERS, concerns_in_thread=True, **arguments)
         #: Called with every event, on the transport's thread: they must not wait.
         self.listeners: list[Callable[[Event], None]] = []
         self._engine: Engine | None = None
@@ -236,6 +236,8 @@ class ClusterNode(ManagedNode):
         assert self._engine is not None
         self._health = _health(self._engine), time.monotonic()
         self._publish_status()
+        if self._attempts is not None:
+            self._attempts.look()
 
     def _broken(self, error: Exception) -> None:
         """End the process: an error inside the transport leaves nothing to rely on but the disk."""
