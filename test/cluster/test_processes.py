@@ -10,10 +10,16 @@ import signal
 import threading
 
 from builtin_interfaces.msg import Duration
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+import msgpack
 from muster.cluster import protocol
 from muster.cluster.engine import INBOX
+from muster.cluster.member import Record
 from muster.cluster.protocol import Join, Packet
-from muster.cluster.raft.types import Member
+from muster.cluster.raft.configuration import Configuration
+from muster.cluster.raft.types import HardState, Member, Snapshot
+from muster.cluster.storage import Storage
 from muster_interfaces.msg import ClusterEvent, ClusterMember, ClusterPacket, ClusterStatus, ErrorCode
 from muster_interfaces.srv import (
     AcquireLock,
@@ -210,6 +216,22 @@ def test_a_damaged_log_keeps_the_node_alive_and_out(fleet: Fleet) -> None:
     assert robots.process('solo').alive and robots.status('solo').cluster_id == ''
     assert robots.acquire('solo', 'dock').error_code == ErrorCode.INACTIVE
     assert bytes(data) == file.read_bytes()
+
+
+def test_a_snapshot_of_a_newer_version_is_refused_until_it_is_moved_away(fleet: Fleet) -> None:
+    robots = Robots(fleet, ('solo',), 'alone')
+    directory = robots.directory('solo')
+    storage = Storage(directory, 'solo', lambda: 1)
+    newer = Snapshot(7, 1, Configuration(frozenset({Member('solo', 1)})).encode(), msgpack.packb([99]))
+    storage.write([Record(cluster_id='a cluster', hard_state=HardState(1, None), snapshot=newer)])
+    storage.close()
+    robots.start('solo')
+    wait_until(lambda: robots.diagnosed('solo', f"'{directory}' cannot be used: snapshot version 99 is not "
+                                        'known here: update this member'), 20, 'it says so')
+    directory.rename(robots.directory('kept'))
+    activate = Transition(id=Transition.TRANSITION_ACTIVATE)
+    assert robots.fleet.probe.call(ChangeState, '/solo/cluster/change_state', transition=activate).success
+    wait_until(lambda: robots.status('solo').role == ClusterStatus.LEADER, 20, 'it leads')
 
 
 def test_a_full_disk_is_said_and_survived(fleet: Fleet) -> None:

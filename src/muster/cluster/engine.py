@@ -23,10 +23,10 @@ from muster.cluster import protocol
 from muster.cluster.loop import Loop
 from muster.cluster.member import ClusterMember, Effects, Policy
 from muster.cluster.raft.core import Timing
-from muster.cluster.state.commands import Answer, Code, Operation
+from muster.cluster.state.commands import Answer, Code, Invalid, Operation
 from muster.cluster.state.events import Event
 from muster.cluster.state.locks import RequestId
-from muster.cluster.storage import Storage, SyncFailed
+from muster.cluster.storage import Storage, StorageError, SyncFailed
 from muster.cluster.writer import Writer
 from muster.ros import interfaces as interfaces  # noqa: F401 (first: it explains missing types)
 from muster_interfaces.msg import ClusterPacket
@@ -73,6 +73,7 @@ class Engine:
         self.member_id = member_id
         self._cluster = cluster
         self._on_event, self._on_change, self._on_care = on_event, on_change, on_care
+        self._inboxes: list[Any] = []
         self._outboxes: dict[str, Any] = {}
         self._making = threading.Lock()
         self._waiting: dict[int, Callable[[Answer], None]] = {}
@@ -91,21 +92,28 @@ class Engine:
               policy: Policy) -> None:
         """Open the data directory and take part; raise StorageError."""
         storage = Storage(directory, self.member_id, lambda: secrets.randbits(63))
-        self.loop.call(lambda: self._begin(storage, bootstrap, listed, timing, policy), CALL_TIMEOUT)
+        try:
+            self.loop.call(lambda: self._begin(storage, bootstrap, listed, timing, policy), CALL_TIMEOUT)
+        except Invalid as error:
+            raise StorageError(f"the data directory '{directory}' cannot be used: {error}") from error
 
     def _begin(self, storage: Storage, bootstrap: str, listed: tuple[str, ...], timing: Timing,
                policy: Policy) -> None:
         self._storage = storage
-        self._writer = Writer(storage, self._written, self._disk_changed)
-        self.member = ClusterMember(
-            storage.me, storage.cluster_id, bootstrap, listed, timing,
-            random.Random(secrets.randbits(64)), now(), storage.hard_state, tuple(storage.entries),
-            storage.snapshot, policy)
-        storage.entries.clear()  # they are the member's now
         self._unwritten, self._deadline, self._seen = 0, 0, ()
-        self._inboxes = [
-            self.loop.listen(ClusterPacket, self._topic(name), self._on_message, INBOX)
-            for name in (self.member_id, '_hello')]
+        try:
+            self.member = ClusterMember(
+                storage.me, storage.cluster_id, bootstrap, listed, timing,
+                random.Random(secrets.randbits(64)), now(), storage.hard_state, tuple(storage.entries),
+                storage.snapshot, policy)
+            storage.entries.clear()  # they are the member's now
+            self._writer = Writer(storage, self._written, self._disk_changed)
+            for name in (self.member_id, '_hello'):
+                self._inboxes.append(
+                    self.loop.listen(ClusterPacket, self._topic(name), self._on_message, INBOX))
+        except Exception:
+            self._end()     # it may be begun again when the cause is gone
+            raise
 
     def end(self) -> None:
         """Hand over leadership where there is somebody to take it, and stop taking part."""
@@ -116,8 +124,9 @@ class Engine:
         self.loop.call(self._end, CALL_TIMEOUT)
 
     def _end(self) -> None:
-        if self._writer and self._storage:
+        if self._writer:
             self._writer.close()
+        if self._storage:
             self._storage.close()
         self.member = self._writer = self._storage = None
         self._finished.clear()
@@ -128,6 +137,7 @@ class Engine:
         self._listen(False)
         for subscription in self._inboxes:
             self.loop.leave(subscription)
+        self._inboxes.clear()
         for publisher in self._outboxes.values():
             self.node.destroy_publisher(publisher)
         self._outboxes.clear()
