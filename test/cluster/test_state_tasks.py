@@ -3,6 +3,9 @@
 """Tasks of the replicated state: placement, attempts, cancellation, results."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from hypothesis import given, settings, strategies as st
 from muster.cluster.state import placement as placement_module, tasks as tasks_module
 from muster.cluster.state.commands import (
     Answer,
@@ -15,6 +18,7 @@ from muster.cluster.state.commands import (
     SetCapabilities,
     SubmitTask,
 )
+from muster.cluster.state.placement import Line
 from muster.cluster.state.tasks import LIFETIME, Task, TaskState
 import pytest
 from state_fleet import Fleet, SECOND
@@ -73,6 +77,41 @@ def test_a_task_is_submitted_placed_and_done() -> None:
     assert fleet.machine.clock_interval() is None     # that results are kept needs no clock
     assert finish(fleet, task).code == Code.OK        # told twice
     assert fleet.happened == []
+
+
+# A line of tasks ------------------------------------------------------------------------------------
+@dataclass(eq=False)
+class Waits:
+    """A task as a line sees it."""
+
+    index: int
+    priority: int
+    line: Line | None = None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(('new', 'new', 'back', 'pop', 'leave')), st.integers(0, 300)),
+                max_size=400))
+def test_a_line_is_in_order_whoever_comes_back_and_leaves(steps: list[tuple[str, int]]) -> None:
+    line = Line(('sweep', (), ''))
+    waiting: list[Waits] = []
+    taken: list[Waits] = []
+    for index, (step, number) in enumerate(steps):
+        if step == 'new' or (step == 'back' and not taken):
+            waiting.append(Waits(index, number % 3))
+            line.add(waiting[-1])
+        elif step == 'back':                  # an attempt has failed: it waits again in its old place
+            waiting.append(taken.pop(number % len(taken)))
+            line.add(waiting[-1])
+        elif waiting and step == 'leave':
+            line.leave(waiting.pop(number % len(waiting)))
+        elif waiting:
+            first = min(waiting, key=lambda task: (-task.priority, task.index))
+            assert line.head() == (-first.priority, first.index)
+            assert line.pop() is first
+            waiting.remove(first)
+            taken.append(first)
+        assert line.size == len(waiting)
 
 
 # Placement --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ more than before are looked at the next time.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 import heapq
 from typing import Protocol
@@ -36,40 +37,77 @@ class Waiting(Protocol):
 class Line:
     """Tasks that the same robots can take, the most urgent and among them the oldest first."""
 
-    __slots__ = ('avoid', 'heap', 'key', 'need', 'needs', 'size')
+    __slots__ = ('_again', '_arrived', '_left', '_urgencies', 'avoid', 'key', 'need', 'needs', 'size')
 
     def __init__(self, key: LineKey) -> None:
         """Begin empty."""
         type_, required, self.avoid = self.key = key
         self.need = f'task:{type_}'
         self.needs = frozenset((self.need, *required))
-        self.heap: list[tuple[int, int, Waiting]] = []    # some may have left the line
-        self.size = 0                                     # those that have not
+        self.size = 0
+        # Most tasks come in the order in which they go, so that no comparison is needed; a heap of
+        # 100,000 costs a walk through memory that no cache holds.
+        self._arrived: dict[int, deque[Waiting]] = {}           # by priority
+        self._urgencies: list[int] = []                         # heap of their negative priorities
+        self._again: list[tuple[int, int, Waiting]] = []        # heap of those that came back
+        self._left = 0                                          # of all these are not in the line any more
 
     def add(self, task: Waiting) -> None:
         """Let a task wait."""
-        heapq.heappush(self.heap, (-task.priority, task.index, task))
+        queue = self._arrived.get(task.priority)
+        if queue is None:
+            queue = self._arrived[task.priority] = deque()
+            heapq.heappush(self._urgencies, -task.priority)
+        if not queue or queue[-1].index < task.index:
+            queue.append(task)
+        else:
+            heapq.heappush(self._again, (-task.priority, task.index, task))
         task.line = self
         self.size += 1
 
     def leave(self, task: Waiting) -> None:
-        """Let a task go that is not the head."""
+        """Let a task go that is not the head; it does not come back."""
         task.line = None
         self.size -= 1
-        if len(self.heap) > 64 + 2 * self.size:
-            self.heap = [item for item in self.heap if item[2].line is self]
-            heapq.heapify(self.heap)
+        self._left += 1
+        if self._left > 64 + self.size:
+            self._again = [item for item in self._again if item[2].line is self]
+            heapq.heapify(self._again)
+            for queue in self._arrived.values():
+                kept = [task for task in queue if task.line is self]
+                queue.clear()
+                queue.extend(kept)
+            self._left = 0
 
     def head(self) -> tuple[int, int]:
-        """Return the rank of the first task; the smallest goes first."""
-        while self.heap[0][2].line is not self:
-            heapq.heappop(self.heap)
-        return self.heap[0][:2]
+        """Return the rank of the first task, of which there is one; the smallest goes first."""
+        again = self._again
+        while again and again[0][2].line is not self:
+            heapq.heappop(again)
+            self._left -= 1
+        queue = self._most_urgent()
+        if not queue:
+            return again[0][:2]
+        rank = self._urgencies[0], queue[0].index
+        return min(rank, again[0][:2]) if again else rank
+
+    def _most_urgent(self) -> deque[Waiting] | None:
+        """Return the queue of the highest priority that is not empty."""
+        while self._urgencies:
+            queue = self._arrived[-self._urgencies[0]]
+            while queue and queue[0].line is not self:
+                queue.popleft()
+                self._left -= 1
+            if queue:
+                return queue
+            del self._arrived[-heapq.heappop(self._urgencies)]
+        return None
 
     def pop(self) -> Waiting:
         """Take out the first task."""
-        self.head()
-        task = heapq.heappop(self.heap)[2]
+        rank = self.head()
+        came_back = self._again and self._again[0][:2] == rank
+        task = heapq.heappop(self._again)[2] if came_back else self._arrived[-rank[0]].popleft()
         task.line = None
         self.size -= 1
         return task
