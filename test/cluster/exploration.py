@@ -48,7 +48,7 @@ FOREVER = 1 << 60
 #: Fields that hold times; what is not in a hash besides them never changes.
 TIMES = ('_election_at', '_heartbeat_at', '_quorum_at', '_notice_at', '_broadcast_at', '_report_at',
          '_heard_leader', '_stamped')
-UNHASHED = {'timing', '_random', '_output', 'heard', *TIMES}
+UNHASHED = {'timing', '_random', '_output', '_directly', 'heard', *TIMES}
 
 
 class Violation(AssertionError):

@@ -133,6 +133,7 @@ class Raft:
         self._saved = hard_state
         self._output = Output()
         self.progress: dict[Member, Progress] = {}
+        self._directly: list[Member] | None = None       # whom to speak to directly; None: look anew
         self._stamped = 0                         # when the last entry was stamped, this term
         self._round = 0                           # of heartbeats, this term
         self._reads: list[tuple[int, Hashable]] = []     # the round that confirms it, and the context
@@ -222,7 +223,7 @@ class Raft:
         self.attended = learners
         for member in learners & self.progress.keys():
             if self.progress[member].listening:
-                self.progress[member].probe()
+                self._probe(self.progress[member])
 
     def compact(self, index: int, data: bytes, retained: int) -> Snapshot:
         """Let `data`, the state after an applied entry, stand for the log, but for the last `retained`."""
@@ -278,11 +279,12 @@ class Raft:
             self._begin_round([m for m in self.progress if self.configuration.may_vote(m)])
             self._confirm_reads()
         last, commit = self.log.last_index, self.commit
-        for member, progress in self.progress.items():
-            if (progress.next <= last or progress.told_commit < progress.awaits <= commit
-                    or progress.snapshot is not None) and not progress.listening:
+        direct = self._direct
+        for member, progress in direct:
+            if progress.next <= last or progress.told_commit < progress.awaits <= commit \
+                    or progress.snapshot is not None:
                 self._replicate(member, progress)
-        if self._widen_at is not None and not any(p.waits(last) for p in self.progress.values()):
+        if self._widen_at is not None and not any(p.waits(last) for _, p in direct):
             self._widen_at = None
         output, self._output = self._output, Output()
         for envelope in output.messages:
@@ -351,10 +353,10 @@ class Raft:
 
     def _heartbeat(self, now: int) -> None:
         self._heartbeat_at = now + self.timing.heartbeat
-        direct = [m for m, p in self.progress.items() if not p.listening]
-        for member in direct:
-            self.progress[member].paused = False
-        self._begin_round(direct)
+        direct = self._direct
+        for _, progress in direct:
+            progress.paused = False
+        self._begin_round([member for member, _ in direct])
 
     def _begin_round(self, members: Iterable[Member]) -> None:
         """Ask members to confirm that this one leads."""
@@ -365,8 +367,8 @@ class Raft:
     def _notify(self) -> None:
         """Tell followers of what was committed, where nothing else has carried it meanwhile."""
         self._notice_at = None
-        for member, progress in self.progress.items():
-            if progress.told_commit < self.commit and not progress.paused and not progress.listening:
+        for member, progress in self._direct:
+            if progress.told_commit < self.commit and not progress.paused:
                 self._send_append(member, ())
 
     def _broadcast(self, now: int) -> None:
@@ -450,7 +452,8 @@ class Raft:
         if self.role != Role.FOLLOWER or leader != self.leader:
             self._start_election_timer(now)
         self.role, self.leader = Role.FOLLOWER, leader
-        self.progress, self._transfer_to, self._notice_at, self._widen_at = {}, None, None, None
+        self.progress, self._directly = {}, None
+        self._transfer_to, self._notice_at, self._widen_at = None, None, None
         self._reads.clear()
 
     def _campaign(self, now: int, *, pre: bool, transfer: bool = False) -> None:
@@ -504,6 +507,7 @@ class Raft:
         self._stamped = now  # the first entry of a term adds nothing to cluster time
         self.progress = {m: Progress(self.log.last_index + 1, heard=now)
                          for m in sorted(self.configuration.members) if m != self.me}
+        self._directly = None
         self._append(Kind.NOOP, self.me.id.encode(), now)
         self._heartbeat_at = now + self.timing.heartbeat
 
@@ -518,6 +522,19 @@ class Raft:
         self._pace(now)
         return entry
 
+    @property
+    def _direct(self) -> list[tuple[Member, Progress]]:
+        """Return whom the leader speaks to directly: of up to 100 members few, the others listen."""
+        progress = self.progress
+        if self._directly is None:
+            self._directly = [m for m, p in progress.items() if not p.listening]
+        return [(member, progress[member]) for member in self._directly]
+
+    def _probe(self, progress: Progress) -> None:
+        """Speak to a follower directly, from where the logs agree."""
+        progress.probe()
+        self._directly = None
+
     def _pace(self, now: int) -> None:
         """Give what must wait for acknowledgements a time at which it goes without them."""
         if self._widen_at is None:
@@ -526,7 +543,7 @@ class Raft:
     def _widen(self) -> None:
         """Let what waits for an acknowledgement go without it."""
         self._widen_at = None
-        for progress in self.progress.values():
+        for _, progress in self._direct:
             if progress.waits(self.log.last_index):
                 progress.window = MAX_IN_FLIGHT
 
@@ -539,7 +556,8 @@ class Raft:
                              for m in wanted}
             for member, progress in self.progress.items():
                 if progress.listening and self.configuration.may_vote(member):
-                    progress.probe()
+                    self._probe(progress)
+            self._directly = None
         else:
             self._start_election_timer(now)  # a learner's is longer than a voter's
 
@@ -676,10 +694,12 @@ class Raft:
             if sender in self.configuration.learners:
                 # Only who knows that it is a learner, and nothing else, follows the broadcast.
                 told = max(self._broadcast_index, self._configurations[-1][0])
-                progress.listening = progress.match >= told and sender not in self.attended and \
+                listening = progress.match >= told and sender not in self.attended and \
                     not self.configuration.may_vote(sender)
+                if listening != progress.listening:
+                    progress.listening, self._directly = listening, None
         elif progress.listening:
-            progress.probe()  # it missed something of the broadcast
+            self._probe(progress)  # it missed something of the broadcast
         else:
             progress.refused(reply.index)
         if reply.round:
