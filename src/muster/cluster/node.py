@@ -236,8 +236,9 @@ class ClusterNode(ManagedNode):
         assert self._engine is not None
         self._health = _health(self._engine), time.monotonic()
         self._publish_status()
-        if self._attempts is not None:
-            self._attempts.look()
+        attempts = self._attempts    # another thread may release it
+        if attempts is not None:
+            attempts.look()
 
     def _broken(self, error: Exception) -> None:
         """End the process: an error inside the transport leaves nothing to rely on but the disk."""
