@@ -11,6 +11,7 @@ from muster.cluster.caretaker import Care
 from muster.cluster.member import MILLISECOND, Policy, SECOND
 from muster.cluster.raft.types import Kind
 from muster.cluster.requests import MAX_PENDING
+from muster.cluster.state import sessions
 from muster.cluster.state.commands import Acquire, Answer, Code, Health, Invalid, Register, Release
 from muster.cluster.state.events import EventType
 import pytest
@@ -251,6 +252,36 @@ def test_a_member_that_missed_the_log_gets_the_state_and_a_gap() -> None:
         gap = [e for e in robot.events if e.type == EventType.GAP][-1]
         before = [e.revision for e in robot.events if e.revision < gap.token]
         assert gap.token == max(before) + 1 and gap.revision == robot.snapshot.index
+
+
+@pytest.mark.parametrize(('ends', 'code'), [
+    ('granted and over', Code.NOT_FOUND), ('granted', Code.OK), ('waits', Code.QUEUED)])
+def test_a_wait_that_a_snapshot_overtakes_is_not_executed_again(
+        ends: str, code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its member's session expires meanwhile: a second copy could not be told from a first (seed 5502)."""
+    monkeypatch.setattr(sessions, 'LIFETIME', 10 * SECOND)
+    with policy(Policy(compact_after=8)):
+        fleet, leader, followers = founded()
+        behind = followers[0]
+        held = take(fleet, leader)
+        assert held is not None
+        lease = SECOND if ends == 'granted and over' else 3600 * SECOND
+        wait = Acquire('dock', 'late', lease, 3600 * SECOND)
+        ticket = fleet[behind].submit(wait, None, PATIENCE, fleet.now)
+        assert asked(fleet, behind, ticket) is None      # it is queued
+        fleet.cut = {behind}
+        if ends != 'waits':
+            released = fleet[leader].submit(Release('dock', held.token), None, PATIENCE, fleet.now)
+            assert asked(fleet, leader, released) == Answer(Code.OK)
+        for i in range(20):      # the lease of what is held ends later
+            assert take(fleet, leader, f'lock {i}') is not None
+        fleet.cut = set()
+        answer = asked(fleet, behind, ticket, 3)
+        assert fleet.robots[behind].snapshot is not None
+        assert (answer.code if answer is not None else Code.QUEUED) == code
+        grants = [e for e in fleet.robots[leader].events
+                  if e.type == EventType.LOCK_ACQUIRED and e.owner == 'late']
+        assert len(grants) == (ends != 'waits')
 
 
 # Health -----------------------------------------------------------------------------------------

@@ -699,7 +699,7 @@ class ClusterMember:
         kept = {service.name for service in self.machine.registry.find(robot=self.me.id)}
         self._orphaned += [service.announcement() for service in before.registry.find(robot=self.me.id)
                            if service.name not in kept]
-        self._requests.forget_queue()
+        self._requests.overtaken(lambda command: self.machine.outcome_of(decode(command)))
         self._bytes = 0
         self._record(snapshot)
 

@@ -3,7 +3,7 @@
 """What the clients of one member have asked for and were not answered yet, without I/O."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -169,12 +169,17 @@ class Requests:
             del self.reads[ticket]
             self.answers.append((ticket, Answer(Code.OK)))
 
-    def forget_queue(self) -> None:
-        """Send waits again: a snapshot has replaced the state, and their answers may have been in between."""
-        for pending in self.commands.values():
-            if pending.queued:
-                pending.queued = False
-                pending.sent_to = (None, -1)
+    def overtaken(self, outcome_of: Callable[[bytes], Answer]) -> None:
+        """
+        Learn what became of the commands that wait for locks: a snapshot has replaced the state.
+
+        Their answers may have been in between. They are not sent again: a session that was not used while
+        they waited, for up to an hour, may have expired, and they would be executed twice.
+        """
+        for pending in [p for p in self.commands.values() if p.queued]:
+            answer = outcome_of(pending.command)
+            if answer.code != Code.QUEUED:
+                self._finish(pending, answer)
 
     def expire(self, now: int) -> None:
         """Answer what was not confirmed in time."""

@@ -216,7 +216,14 @@ class StateMachine:
         operation = command.operation
         if not isinstance(operation, Acquire) or first.code != Code.QUEUED:
             return first
-        claim = self.locks.serve(operation.name, command.request, command.member, command.run)
+        self.locks.serve(operation.name, command.request, command.member, command.run)
+        return self.outcome_of(command)
+
+    def outcome_of(self, command: Command) -> Answer:
+        """Return what a request that was queued or granted has come to by now; QUEUED while it waits."""
+        operation = command.operation
+        assert isinstance(operation, Acquire)
+        claim = self.locks.claim_of(operation.name, command.request)
         if claim is None:
             return Answer(Code.NOT_FOUND, f"this request for lock '{operation.name}' was served "
                           'before, and its hold or wait has ended since')
