@@ -42,8 +42,11 @@ def _overlooked(node: Node, *services: str) -> bool:
     """
     halves: list[set[bytes]] = []
     for name in services:
-        halves += (_participants(node.get_subscriptions_info_by_topic(f'rq{name}Request', no_mangle=True)),
-                   _participants(node.get_publishers_info_by_topic(f'rr{name}Reply', no_mangle=True)))
+        for ask, topic in ((node.get_subscriptions_info_by_topic, f'rq{name}Request'),
+                           (node.get_publishers_info_by_topic, f'rr{name}Reply')):
+            halves.append(_participants(ask(topic, no_mangle=True)))
+            if not halves[-1]:
+                return False    # nobody does this part: the usual case, so look no further
     whole = set.intersection(*halves)
     return bool(whole) and whole != set.union(*halves)
 
