@@ -276,6 +276,15 @@ class Probe:
         wait_until(lambda: publisher.get_subscription_count() > 0, timeout, f'subscriber of {topic}')
         return publisher
 
+    def withdraw(self, publisher: Any) -> None:
+        """
+        Destroy a publisher, on the executor's thread.
+
+        On another one rclpy's executor may be about to wait for the publisher's events, and ends with
+        InvalidHandle.
+        """
+        self.result(self._executor.create_task(self.node.destroy_publisher, publisher), 10, 'withdrawn')
+
     def close(self) -> None:
         """Leave the domain."""
         self._executor.shutdown(timeout_sec=5)

@@ -147,7 +147,7 @@ def test_virtual_devices_come_and_go_with_their_world(fleet) -> None:
         wait_until(lambda reason=reason: reason in node.text, 10, f'refusal: {reason}')
     publish({'id': gps, 'name': 'gps'})
     wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, lidar), 10, 'pulled out')
-    fleet.probe.node.destroy_publisher(publisher)
+    fleet.probe.withdraw(publisher)
     wait_until(lambda: DeviceEvent.DISCONNECTED in kinds(events, gps), 10, 'the world is gone')
     ready(fleet)
     for identity in (lidar, gps):
