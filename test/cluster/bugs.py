@@ -106,7 +106,7 @@ BUGS = (
     )),
     Bug('two votes', 'a member votes for everybody who asks in a term', (
         (Raft._on_vote_request, 'current and self.vote in (None, sender)', 'current'),
-    ), seeds=200),
+    ), seeds=400),
     Bug('vote for an old log', 'a candidate whose log lacks entries gets votes', (
         (Raft._on_vote_request, 'granted = current and self.vote', 'granted = self.vote'),
         (Raft._on_vote_request, 'granted = current and request', 'granted = request'),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from muster.cluster.raft.configuration import Configuration
-from muster.cluster.raft.core import PROFILES, Raft
+from muster.cluster.raft.core import PROFILES, Raft, SPARE_PACE
 from muster.cluster.raft.types import (
     Append,
     BLANK,
@@ -136,6 +136,12 @@ class Group:
     def beat(self, name: str) -> None:
         """Let a leader send its heartbeat."""
         self.now += TIMING.heartbeat
+        self.nodes[name].advance(self.now)
+        self.settle()
+
+    def supply(self, name: str) -> None:
+        """Let a leader's spare followers get what was held back for them."""
+        self.now += SPARE_PACE
         self.nodes[name].advance(self.now)
         self.settle()
 

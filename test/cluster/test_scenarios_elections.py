@@ -44,6 +44,18 @@ def test_stale_log_is_refused_also_without_a_leader() -> None:
     group.elect('a')
 
 
+def test_who_refuses_a_stale_log_where_no_leader_is_stands_soon() -> None:
+    """Of two that outlive a leader the one may have to wait for its time-out that cannot win."""
+    first = founding('a', 'b', 'c')
+    group = Group('a', 'b', 'c', logs={'a': log(first, '11'), 'b': log(first, '11'), 'c': log(first, '')})
+    group.cut = {'a'}
+    group.now += 2 * TIMING.election_max
+    group.campaign('c')
+    refused = group.now
+    group.campaign('b')
+    assert group.nodes['b'].role == Role.LEADER and group.now <= refused + TIMING.heartbeat // 2
+
+
 def test_two_who_ask_at_once_both_stand_and_one_of_them_wins_the_next_term() -> None:
     """A pre-vote binds nobody: both get a quorum of them, split the votes, and try again."""
     group = Group('a', 'b', 'c')

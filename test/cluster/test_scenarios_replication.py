@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from group import founding, Group, log, member, MILLISECOND, TIMING
-from muster.cluster.raft.core import PACE
+from muster.cluster.raft.core import NOTICE_DELAY, PACE, SPARE_PACE
 from muster.cluster.raft.types import Append, AppendReply, Kind, Role, Vote
 import pytest
 
@@ -112,15 +112,19 @@ def test_an_entry_is_committed_by_the_followers_while_the_leaders_disk_is_slow()
     group = Group('a', 'b', 'c')
     leader = group.elect('a')
     entry = leader.propose(Kind.COMMAND, b'x', group.now)
-    group.collect('a', durable=False)
-    appends, commits = list(group.wire), []
-    for _, envelope in appends:
+    commits = []
+    for _ in range(2):                      # to the follower that was quick before, then to the spare one
+        group.wire.clear()
+        group.collect('a', durable=False)
+        (_, envelope), = group.wire
         group.wire.clear()
         group.nodes[envelope.to.id].step(member('a'), envelope.message, group.now)
         group.collect(envelope.to.id)
         for _, reply in group.wire:
             leader.step(envelope.to, reply.message, group.now)
         commits.append(leader.commit)
+        group.now += SPARE_PACE
+        leader.advance(group.now)
     assert commits == [entry.index - 1, entry.index]     # one disk is no quorum, two are
 
 
@@ -154,18 +158,18 @@ def test_flow_control_resumes_after_lost_replies() -> None:
     assert leader.progress[member('b')].match == leader.log.last_index
 
 
-def proposed(group: Group, *commands: bytes) -> list[tuple[bytes, ...]]:
-    """Let the leader `a` propose commands one by one; return what goes to `b` in each append meanwhile."""
+def proposed(group: Group, *commands: bytes, to: str = 'b') -> list[tuple[bytes, ...]]:
+    """Let the leader `a` propose commands one by one; return what goes to `to` in each append meanwhile."""
     leader = group.nodes['a']
     for command in commands:
         leader.propose(Kind.COMMAND, command, group.now)
         group.collect('a')
-    return sent(group)
+    return sent(group, to)
 
 
-def sent(group: Group) -> list[tuple[bytes, ...]]:
-    """Return the commands in each append to `b` that is on the wire, and take them off."""
-    appends = [e.message for _, e in group.wire if e.to == member('b') and isinstance(e.message, Append)]
+def sent(group: Group, to: str = 'b') -> list[tuple[bytes, ...]]:
+    """Return the commands in each append to a member that is on the wire, and take all off."""
+    appends = [e.message for _, e in group.wire if e.to == member(to) and isinstance(e.message, Append)]
     group.wire.clear()
     return [tuple(entry.data for entry in append.entries) for append in appends if append.entries]
 
@@ -218,6 +222,61 @@ def test_what_waits_behind_a_slow_acknowledgement_gets_a_time_of_its_own() -> No
     leader.advance(group.now)
     group.collect('a')
     assert sent(group) == [(b'6',)]
+
+
+# Who gets what when ------------------------------------------------------------------------------
+def test_a_follower_that_no_quorum_needs_gets_its_entries_in_lots() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    first = leader.log.last_index + 1
+    for i in range(5):
+        leader.propose(Kind.COMMAND, b'%d' % i, group.now)
+        group.settle()
+        assert leader.commit == first + i == group.nodes['b'].log.last_index
+    assert group.nodes['c'].log.last_index < first
+    assert leader.next_deadline() <= group.now + SPARE_PACE
+    group.now += SPARE_PACE
+    leader.advance(group.now)
+    group.collect('a')
+    assert sent(group, 'c') == [(b'0', b'1', b'2', b'3', b'4')]
+
+
+def test_a_spare_follower_is_told_of_a_commitment_with_its_lot_and_not_before() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    leader.propose(Kind.COMMAND, b'x', group.now)
+    group.settle()
+    group.now += NOTICE_DELAY
+    leader.advance(group.now)
+    group.collect('a')
+    assert {envelope.to for _, envelope in group.wire} == {member('b')}
+    group.supply('a')
+    assert group.nodes['c'].commit == leader.commit == leader.log.last_index
+
+
+def test_a_spare_follower_takes_over_from_one_that_fails_and_changes_places_with_it() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    group.cut = {'b'}
+    entry = leader.propose(Kind.COMMAND, b'x', group.now)
+    group.settle()
+    assert leader.commit < entry.index
+    group.supply('a')
+    assert leader.commit == entry.index
+    group.cut = set()
+    entry = leader.propose(Kind.COMMAND, b'y', group.now)
+    group.settle()
+    assert group.nodes['c'].log.last_index == leader.commit == entry.index > group.nodes['b'].log.last_index
+
+
+def test_a_follower_with_a_client_that_waits_is_not_spare() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    for _ in range(3):
+        entry = leader.propose(Kind.COMMAND, b'x', group.now)
+        leader.expects(member('c'), entry.index)
+        group.settle()
+        assert group.nodes['c'].commit == entry.index
 
 
 def test_entries_carry_the_time_since_the_one_before_and_elections_add_none() -> None:

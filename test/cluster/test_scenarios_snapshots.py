@@ -104,6 +104,7 @@ def test_snapshot_that_the_log_reaches_beyond_keeps_what_follows() -> None:
     for i in range(5):
         leader.propose(Kind.COMMAND, b'%d' % i, group.now)
     group.settle()
+    group.supply('a')
     behind = group.nodes['c']
     behind.commit = 2                       # it was told of no more
     leader.compact(5, STATE, 0)
@@ -379,6 +380,7 @@ def test_learner_that_is_promoted_is_spoken_to_directly() -> None:
     group.cut = {'b', 'c'}
     entry = leader.propose(Kind.COMMAND, b'x', group.now)
     group.settle()
+    group.supply('a')
     assert leader.commit == entry.index     # the promoted ones decide now
 
 

@@ -23,7 +23,7 @@ class Progress:
     what is proposed while one is under way goes together in the next (as Nagle's algorithm, RFC 896,
     does it), until its acknowledgement takes so long that the leader widens the window. While
     `snapshot` is set its chunks go instead, one at a time. A learner that follows the broadcast
-    (`listening`) is sent nothing of its own.
+    (`listening`) is sent nothing of its own, and a `spare` follower gets its entries in lots.
     """
 
     next: int
@@ -38,6 +38,8 @@ class Progress:
     snapshot: Snapshot | None = None
     offset: int = 0                         # bytes of the snapshot that it has
     window: int = 1                         # messages that may be under way
+    spare: bool = False                     # a quorum was reached without it, and nobody waits there
+    lot: int = 0                            # the last entry that a spare one may get now
     in_flight: deque[int] = field(default_factory=deque)  # last index of each message
 
     @property
@@ -45,10 +47,18 @@ class Progress:
         """Return whether another append with entries may go now."""
         return not self.paused if self.probing else len(self.in_flight) < self.window
 
+    def allowed(self, last_index: int) -> int:
+        """Return the last entry that may be sent now, of those up to `last_index`."""
+        return min(last_index, self.lot) if self.spare else last_index
+
+    def held(self, last_index: int) -> bool:
+        """Return whether entries wait for the next lot."""
+        return self.spare and self.lot < last_index
+
     def waits(self, last_index: int) -> bool:
         """Return whether entries wait for an acknowledgement, which a wider window would send now."""
-        return self.next <= last_index and self.window < MAX_IN_FLIGHT and not self.listening and \
-            not self.probing and self.snapshot is None
+        return self.next <= self.allowed(last_index) and self.window < MAX_IN_FLIGHT and \
+            not self.listening and not self.probing and self.snapshot is None
 
     def sent(self, last_index: int) -> None:
         """Note that entries up to `last_index` went out."""
