@@ -126,6 +126,16 @@ BUGS = (
     Bug('too much acknowledged', 'a follower acknowledges entries that were not compared', (
         (Raft._on_append, 'True, last, append.round', 'True, self.log.last_index, append.round'),
     ), 150),
+    Bug('committed without its disk', 'a follower counts itself before its disk has an entry', (
+        (Raft._conclude, 'self._agreed(self._durable)', 'self._agreed(self.log.last_index)'),
+    )),
+    Bug('leader claims too much', 'a leader tells a follower that it has on disk what it is writing', (
+        (Raft._send_append, 'confirmed_by,\n            self._durable',
+         'confirmed_by,\n            self.log.last_index'),
+    )),
+    Bug('read behind a follower', 'a read does not see what a follower has committed by itself', (
+        (Raft.read, 'self._told_stored, context', '0, context'),
+    ), 400),
     Bug('stale append truncates', 'a late append cuts off what came after it', (
         (Log.merge, 'self.base and self.term(entry.index) != entry.term', 'self.base'),
     )),
@@ -145,7 +155,7 @@ BUGS = (
         (Raft._check_quorum, 'not self.configuration.has_quorum(heard)', 'False'),
     )),
     Bug('read not confirmed', 'a read is answered by a leader that may have been replaced', (
-        (Raft.read, 'self._reads.append((self._round + 1, context))',
+        (Raft.read, 'self._reads.append((self._round + 1, self._told_stored, context))',
          'self._output.reads.append((context, self.commit))'),
     ), 100),
     Bug('read too early', 'a new leader answers a read before it has committed in its term', (

@@ -76,6 +76,10 @@ def read_without_asking(self: Raft, context: Any) -> None:
     self._output.reads.append((context, self.commit))
 
 
+def read_what_the_leader_knows(self: Raft, context: Any) -> None:
+    self._reads.append((self._round + 1, 0, context))
+
+
 ALONE = {'heartbeat': 0, 'silence': 0}
 
 
@@ -92,6 +96,9 @@ ALONE = {'heartbeat': 0, 'silence': 0}
     (Configuration, 'committed', decide_without_the_old_voters, 'membership', {}, 'leader completeness'),
     (Raft, 'read', read_without_asking, 'replication, prompt disks',
      {'budget': {'crash': 0, 'propose': 0, 'read': 1, 'time-out': 1, 'heartbeat': 0}},
+     'misses an earlier commitment'),
+    (Raft, 'read', read_what_the_leader_knows, 'replication, prompt disks',
+     {'budget': {'crash': 0, 'propose': 1, 'read': 1, 'time-out': 0, 'heartbeat': 1}},
      'misses an earlier commitment'),
 ], ids=lambda value: getattr(value, '__name__', ''))
 def test_a_bug_is_found(where: type, name: str, bug: Callable[..., Any], model: str,

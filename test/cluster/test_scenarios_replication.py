@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from group import founding, Group, log, member, MILLISECOND, TIMING
+from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import NOTICE_DELAY, PACE, SPARE_PACE
-from muster.cluster.raft.types import Append, AppendReply, Kind, Role, Vote
+from muster.cluster.raft.types import Append, AppendReply, Entry, Kind, Role, Vote
 import pytest
 
 
@@ -277,6 +278,95 @@ def test_a_follower_with_a_client_that_waits_is_not_spare() -> None:
         leader.expects(member('c'), entry.index)
         group.settle()
         assert group.nodes['c'].commit == entry.index
+
+
+# A follower that finds out by itself what is committed -------------------------------------------
+def half_stored(*names: str) -> tuple[Group, Entry]:
+    """Return a group whose leader has an entry on disk that `c` has, waits for, and does not have on disk."""
+    group = Group(*names)
+    leader = group.elect('a')
+    entry = leader.propose(Kind.COMMAND, b'x', group.now)
+    leader.expects(member('c'), entry.index)
+    group.collect('a')
+    carried = [(s, e) for s, e in group.wire if e.to == member('c')]
+    group.wire.clear()
+    for sender, envelope in carried:
+        group.nodes['c'].step(member(sender), envelope.message, group.now)
+    group.collect('c', durable=False)
+    return group, entry
+
+
+def test_a_follower_commits_what_it_and_the_leader_have_on_disk() -> None:
+    group, entry = half_stored('a', 'b', 'c')
+    follower = group.nodes['c']
+    assert follower.waits_for_disk and follower.commit < entry.index     # its own disk decides
+    follower.persisted(entry, group.now)
+    assert follower.commit == entry.index and group.nodes['a'].commit < entry.index
+    assert [e.index for e in follower.take_output().committed][-1] == entry.index
+
+
+def test_a_read_waits_for_what_a_follower_may_have_committed_by_itself() -> None:
+    group, entry = half_stored('a', 'b', 'c')
+    leader = group.nodes['a']
+    group.nodes['c'].persisted(entry, group.now)        # its client is answered now
+    assert group.nodes['c'].commit > leader.commit
+    leader.read('later')
+    group.cut = {'c'}
+    reads = []
+    for _ in range(2):
+        output = leader.take_output()
+        reads += output.reads
+        for envelope in output.messages:
+            group.deliver('a', envelope)
+        for _, envelope in group.wire:
+            leader.step(member('b'), envelope.message, group.now)
+        group.wire.clear()
+        group.now += SPARE_PACE
+        leader.advance(group.now)
+    reads += leader.take_output().reads
+    assert reads == [('later', entry.index)]
+
+
+def test_a_follower_does_not_commit_what_only_it_has_on_disk() -> None:
+    group = Group('a', 'b', 'c')
+    leader = group.elect('a')
+    entry = leader.propose(Kind.COMMAND, b'x', group.now)
+    leader.expects(member('c'), entry.index)
+    group.collect('a', durable=False)
+    for sender, envelope in [pair for pair in group.wire if pair[1].to == member('c')]:
+        group.deliver(sender, envelope)
+    assert group.nodes['c'].log.last_index == entry.index > group.nodes['c'].commit
+    assert leader.waits_for_disk            # it tells the follower as soon as its own disk has it
+    leader.persisted(entry, group.now)
+    group.settle()
+    assert group.nodes['c'].commit == entry.index
+
+
+def test_a_follower_of_five_does_not_commit_with_the_leader_alone() -> None:
+    group, entry = half_stored('a', 'b', 'c', 'd', 'e')
+    follower = group.nodes['c']
+    assert not follower.waits_for_disk
+    follower.persisted(entry, group.now)
+    assert follower.commit < entry.index
+
+
+def test_a_follower_counts_with_no_configuration_that_the_leader_may_not_have() -> None:
+    """Three of five were to go; the entry that says so is on one disk, and its leader is dead."""
+    three = Entry(2, 1, 0, Kind.CONFIGURATION, Configuration(frozenset(map(member, 'abc'))).encode())
+    first = founding('a', 'b', 'c', 'd', 'e')
+    group = Group('a', 'b', 'c', 'd', 'e', logs={'c': (first, three)})
+    follower = group.nodes['c']
+    group.tell('c', 'a', Append(2, 1, 1, 0, (), 0, 1))
+    assert follower.configuration.voters == frozenset(map(member, 'abc')) and follower.commit == 0
+
+
+def test_a_follower_does_not_commit_an_entry_of_an_earlier_term_by_counting() -> None:
+    first = founding('a', 'b', 'c')
+    group = Group('a', 'b', 'c', logs=dict.fromkeys('abc', log(first, '1')))
+    group.tell('c', 'a', Append(2, 2, 1, 0, (), 0, 2))
+    assert group.nodes['c'].commit == 0
+    group.tell('c', 'a', Append(2, 2, 1, 0, (Entry(3, 2, 0, Kind.NOOP, b'a'),), 0, 3))
+    assert group.nodes['c'].commit == 3
 
 
 def test_entries_carry_the_time_since_the_one_before_and_elections_add_none() -> None:

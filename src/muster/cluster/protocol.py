@@ -36,7 +36,7 @@ from muster.cluster.raft.types import (
 )
 
 MAGIC = b'MU'
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct('<2sBBB')
 #: The encapsulation of a serialised ROS message, and the length of its only field, `uint8[] data`.
 _CDR = struct.Struct('<4sI')
@@ -213,10 +213,10 @@ def _opened(cluster_id: str, sender: str, incarnation: int, receiver: str,
 
 def _body(kind: Any, fields: tuple[Any, ...]) -> Any:
     if kind is Append:
-        term, previous_index, previous_term, commit, rows, number = fields
-        _check(int, term, previous_index, previous_term, commit, number)
+        term, previous_index, previous_term, commit, rows, number, stored = fields
+        _check(int, term, previous_index, previous_term, commit, number, stored)
         return Append(term, previous_index, previous_term, commit, _entries(rows, previous_index + 1),
-                      number)
+                      number, stored)
     if kind is Hello:
         listed, automatic, leader = fields
         _check(str, *listed, leader)

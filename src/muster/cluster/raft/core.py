@@ -139,13 +139,16 @@ class Raft:
         self._directly: list[Member] | None = None       # whom to speak to directly; None: look anew
         self._stamped = 0                         # when the last entry was stamped, this term
         self._round = 0                           # of heartbeats, this term
-        self._reads: list[tuple[int, Hashable]] = []     # the round that confirms it, and the context
+        # Of each read: the round that confirms it, what must be committed before, and the context.
+        self._reads: list[tuple[int, int, Hashable]] = []
         self._notice_at: int | None = None
         self._widen_at: int | None = None
         self._supply_at: int | None = None
         self._broadcast_at = self._broadcast_index = 0   # when next, and up to which entry it went
         self._incoming: _Incoming | None = None
         self._matched = 0                         # last index known to be the leader's, this term
+        self._leader_stored = 0                   # what the leader has on disk, this term
+        self._told_stored = 0                     # what a leader has told of that
         self._report_at = now
         self._start_election_timer(now)
 
@@ -172,9 +175,14 @@ class Raft:
 
     @property
     def waits_for_disk(self) -> bool:
-        """Return whether a leader's own disk is all that keeps entries from being committed."""
-        return self.role == Role.LEADER and self._durable < self.log.last_index and \
-            self._stored(self.log.last_index) > self.commit
+        """Return whether this member's own disk is all that keeps entries from being committed."""
+        last = self.log.last_index
+        if self._durable == last:
+            return False
+        if self.role != Role.LEADER:
+            return self._agreed(last) > self.commit
+        return self._stored(last) > self.commit or any(
+            p.awaits > max(p.told_commit, self._durable) and self._concludes(m) for m, p in self._direct)
 
     @property
     def commits(self) -> bool:
@@ -213,11 +221,12 @@ class Raft:
         Ask up to which index a read that begins now must see; it comes as `reads`, or never.
 
         ReadIndex (thesis 6.4): the leader answers when it has committed in its term and a quorum
-        has confirmed after this call that it leads still. Raise Refused where this is not the leader.
+        has confirmed after this call that it leads still. What a follower may have committed by itself
+        it must have committed, too. Raise Refused where this is not the leader.
         """
         if self.role != Role.LEADER:
             raise Refused('this member does not lead')
-        self._reads.append((self._round + 1, context))
+        self._reads.append((self._round + 1, self._told_stored, context))
 
     def expects(self, member: Member, index: int) -> None:
         """Tell a follower at once when this entry is committed: somebody waits for it there."""
@@ -279,18 +288,20 @@ class Raft:
         """Learn that the log is durable up to this entry."""
         if self.log.term(entry.index) == entry.term and entry.index > self._durable:
             self._durable = entry.index
-            self._advance_commit(now)
+            if self.role == Role.LEADER:
+                self._advance_commit(now)
+            else:
+                self._conclude()
 
     def take_output(self) -> Output:
         """Return what is to be done, once; what was proposed since the last time goes together."""
         if self._reads and self._reads[-1][0] > self._round:
             self._begin_round([m for m in self.progress if self.configuration.may_vote(m)])
             self._confirm_reads()
-        last, commit = self.log.last_index, self.commit
+        last = self.log.last_index
         direct = self._direct
         for member, progress in direct:
-            if progress.next <= last or progress.told_commit < progress.awaits <= commit \
-                    or progress.snapshot is not None:
+            if progress.next <= last or progress.snapshot is not None or self._has_news(member, progress):
                 self._replicate(member, progress)
         if self._widen_at is not None and not any(p.waits(last) for _, p in direct):
             self._widen_at = None
@@ -461,7 +472,7 @@ class Raft:
     # Elections ---------------------------------------------------------------------------------
     def _become_follower(self, term: int, leader: Member | None, now: int) -> None:
         if term > self.term:
-            self.term, self.vote, self._matched = term, None, 0
+            self.term, self.vote, self._matched, self._leader_stored = term, None, 0, 0
         if self.role != Role.FOLLOWER or leader != self.leader:
             self._start_election_timer(now)
         self.role, self.leader = Role.FOLLOWER, leader
@@ -475,7 +486,7 @@ class Raft:
         self._start_election_timer(now)
         term = self.term + 1
         if not pre:
-            self.term, self.vote, self._matched = term, self.me, 0
+            self.term, self.vote, self._matched, self._leader_stored = term, self.me, 0, 0
         self._votes = {self.me: True}
         request = VoteRequest(term, self.log.last_index, self.log.last_term, pre, transfer)
         for member in sorted(self.configuration.members):
@@ -519,7 +530,7 @@ class Raft:
 
     def _become_leader(self, now: int) -> None:
         self.role, self.leader, self._transfer_to = Role.LEADER, self.me, None
-        self._round = 0
+        self._round = self._told_stored = 0
         self._broadcast_at, self._broadcast_index = now, self.commit
         self._quorum_at = now + self.timing.election_max
         self._stamped = now  # the first entry of a term adds nothing to cluster time
@@ -599,8 +610,20 @@ class Raft:
         if progress.paused:
             return
         if progress.next <= self.log.base or progress.snapshot is not None or \
-                progress.told_commit < progress.awaits <= self.commit:
+                self._has_news(member, progress):
             self._send_append(member, ())
+
+    def _has_news(self, member: Member, progress: Progress) -> bool:
+        """Return whether a follower can be told what it needs to commit the entry that it waits for."""
+        if progress.awaits <= progress.told_commit:
+            return False
+        if self._concludes(member):
+            return progress.told_stored < progress.awaits <= max(self.commit, self._durable)
+        return progress.awaits <= self.commit
+
+    def _concludes(self, follower: Member) -> bool:
+        """Return whether a follower commits by itself what the leader has on disk: see `_conclude`."""
+        return self.configuration.has_quorum((self.me, follower))
 
     def _send_append(self, member: Member, entries: tuple[Entry, ...], confirmed_by: int = 0) -> None:
         """Send entries, or none; to a follower behind the log's base go chunks of a snapshot instead."""
@@ -608,10 +631,12 @@ class Raft:
         if progress.next <= self.log.base or progress.snapshot is not None:
             self._send_chunk(member, progress)
             return
-        progress.told_commit = self.commit
+        progress.told_commit, progress.told_stored = self.commit, self._durable
+        self._told_stored = self._durable
         previous = progress.next - 1
         self._outbox.append(Envelope(member, Append(
-            self.term, previous, self.log.term(previous), self.commit, entries, confirmed_by)))
+            self.term, previous, self.log.term(previous), self.commit, entries, confirmed_by,
+            self._durable)))
 
     def _send_chunk(self, member: Member, progress: Progress) -> None:
         if progress.snapshot is None:
@@ -657,6 +682,8 @@ class Raft:
         last = append.previous_index + len(append.entries)
         self._matched = max(self._matched, last)
         self.commit = max(self.commit, min(append.commit, last))
+        self._leader_stored = max(self._leader_stored, append.stored)
+        self._conclude()
         if (append.entries or append.round) and not broadcast:
             self._reply(sender, AppendReply(self.term, True, last, append.round))
 
@@ -749,8 +776,10 @@ class Raft:
             return
         rounds = {m: p.round for m, p in self.progress.items()} | {self.me: self._round}
         reached = self.configuration.committed(rounds)  # the same arithmetic as for entries
-        self._output.reads += [(context, self.commit) for at, context in self._reads if at <= reached]
-        self._reads = [read for read in self._reads if read[0] > reached]
+        ready = next((i for i, (at, told, _) in enumerate(self._reads)    # both grow along the list
+                      if at > reached or told > self.commit), len(self._reads))
+        self._output.reads += [(context, self.commit) for _, _, context in self._reads[:ready]]
+        del self._reads[:ready]
 
     def _advance_commit(self, now: int) -> None:
         """Commit what a quorum has stored; only entries of the own term count (paper, 5.4.2)."""
@@ -775,6 +804,26 @@ class Raft:
         for progress in [self.progress[m] for m in self.configuration.deciding if m in self.progress]:
             progress.spare = progress.match < committed and progress.awaits <= progress.match
         self._pace(now)
+
+    def _conclude(self) -> None:
+        """
+        Commit what the leader and this follower have on disk, where the two are a quorum.
+
+        An entry of the leader's term that a quorum has stored is committed, whoever finds that out
+        first; so acceptors may tell learners themselves (Lamport, "Paxos Made Simple", section 2.3).
+        """
+        index = self._agreed(self._durable)
+        if index > self.commit:
+            self.commit = index
+
+    def _agreed(self, own: int) -> int:
+        """Return the last index that the leader and this follower have, which has it up to `own`."""
+        # A configuration behind what matches may be one that the leader does not have.
+        if self.leader is None or not self._configurations or self._configurations[-1][0] > self._matched:
+            return 0
+        index = min(self._matched, self.configuration.committed({self.leader: self._leader_stored,
+                                                                 self.me: own}))
+        return index if self.log.term(index) == self.term else 0
 
     def _stored(self, own: int) -> int:
         """Return the last index that a quorum has, this member up to `own`."""

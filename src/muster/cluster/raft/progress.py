@@ -31,6 +31,7 @@ class Progress:
     probing: bool = True
     paused: bool = False                    # a probe or chunk is on its way; the next heartbeat repeats it
     told_commit: int = 0                    # the commit index that it was last sent
+    told_stored: int = 0                    # up to where it knows that the leader has it on disk
     awaits: int = 0                         # it wants to hear at once when this entry is committed
     heard: int = 0                          # time of its last message, nanoseconds
     round: int = 0                          # the last round that it answered

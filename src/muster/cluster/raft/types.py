@@ -86,6 +86,8 @@ class Append(NamedTuple):
 
     A `round` above 0 asks for an answer that repeats it: the leader leads still when a quorum
     has answered a round (thesis 6.4). With round 0 only entries and refusals are answered.
+    `stored` is how far the leader's own log is durable: a follower whose disk is all that lacks to
+    a quorum need not wait to be told of the commitment.
     """
 
     term: int
@@ -94,6 +96,7 @@ class Append(NamedTuple):
     commit: int
     entries: tuple[Entry, ...]
     round: int = 0
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)
