@@ -54,7 +54,7 @@ NOTICE_DELAY = 3 * MILLISECOND
 PACE = 2 * MILLISECOND
 #: How long a follower that no quorum needs waits for its entries at most, to get many at once
 #: ("thrifty": Moraru et al., "There Is More Consensus in Egalitarian Parliaments", SOSP 2013).
-SPARE_PACE = 10 * MILLISECOND
+SPARE_PACE = 20 * MILLISECOND
 #: How often a leader without news speaks to the learners that listen, and how often each reports.
 LEARNER_INTERVAL = 1000 * MILLISECOND
 #: Messages that must not go out before what they promise is durable.
