@@ -135,7 +135,7 @@ BUGS = (
     )),
     Bug('read behind a follower', 'a read does not see what a follower has committed by itself', (
         (Raft.read, 'self._told_stored, context', '0, context'),
-    ), 400),
+    ), 1, lambda _: scenes.read_beside_a_follower()),
     Bug('stale append truncates', 'a late append cuts off what came after it', (
         (Log.merge, 'self.base and self.term(entry.index) != entry.term', 'self.base'),
     )),
@@ -153,7 +153,7 @@ BUGS = (
     ), 1, lambda _: scenes.divided_change()),
     Bug('leads without quorum', 'a leader that hears no quorum goes on', (
         (Raft._check_quorum, 'not self.configuration.has_quorum(heard)', 'False'),
-    )),
+    ), 150),
     Bug('read not confirmed', 'a read is answered by a leader that may have been replaced', (
         (Raft.read, 'self._reads.append((self._round + 1, self._told_stored, context))',
          'self._output.reads.append((context, self.commit))'),

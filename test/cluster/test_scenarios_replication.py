@@ -8,6 +8,7 @@ from muster.cluster.raft.configuration import Configuration
 from muster.cluster.raft.core import NOTICE_DELAY, PACE, SPARE_PACE
 from muster.cluster.raft.types import Append, AppendReply, Entry, Kind, Role, Vote
 import pytest
+from scenes import half_stored, read_beside_a_follower
 
 
 @pytest.mark.parametrize('terms', [
@@ -281,21 +282,6 @@ def test_a_follower_with_a_client_that_waits_is_not_spare() -> None:
 
 
 # A follower that finds out by itself what is committed -------------------------------------------
-def half_stored(*names: str) -> tuple[Group, Entry]:
-    """Return a group whose leader has an entry on disk that `c` has, waits for, and does not have on disk."""
-    group = Group(*names)
-    leader = group.elect('a')
-    entry = leader.propose(Kind.COMMAND, b'x', group.now)
-    leader.expects(member('c'), entry.index)
-    group.collect('a')
-    carried = [(s, e) for s, e in group.wire if e.to == member('c')]
-    group.wire.clear()
-    for sender, envelope in carried:
-        group.nodes['c'].step(member(sender), envelope.message, group.now)
-    group.collect('c', durable=False)
-    return group, entry
-
-
 def test_a_follower_commits_what_it_and_the_leader_have_on_disk() -> None:
     group, entry = half_stored('a', 'b', 'c')
     follower = group.nodes['c']
@@ -306,25 +292,7 @@ def test_a_follower_commits_what_it_and_the_leader_have_on_disk() -> None:
 
 
 def test_a_read_waits_for_what_a_follower_may_have_committed_by_itself() -> None:
-    group, entry = half_stored('a', 'b', 'c')
-    leader = group.nodes['a']
-    group.nodes['c'].persisted(entry, group.now)        # its client is answered now
-    assert group.nodes['c'].commit > leader.commit
-    leader.read('later')
-    group.cut = {'c'}
-    reads = []
-    for _ in range(2):
-        output = leader.take_output()
-        reads += output.reads
-        for envelope in output.messages:
-            group.deliver('a', envelope)
-        for _, envelope in group.wire:
-            leader.step(member('b'), envelope.message, group.now)
-        group.wire.clear()
-        group.now += SPARE_PACE
-        leader.advance(group.now)
-    reads += leader.take_output().reads
-    assert reads == [('later', entry.index)]
+    read_beside_a_follower()
 
 
 def test_a_follower_does_not_commit_what_only_it_has_on_disk() -> None:
