@@ -171,11 +171,12 @@ def machine() -> dict[str, Any]:
         model = next((line.split(':', 1)[1].strip() for line in file if line.startswith('model name')),
                      platform.machine())
     mounts = [p for p in psutil.disk_partitions(all=True) if DISK.is_relative_to(p.mountpoint)]
-    mount = max(mounts, key=lambda p: len(p.mountpoint))
+    mount = max(mounts, key=lambda p: len(p.mountpoint), default=None)   # a container may show none
     virtual = any('hypervisor' in line for line in Path('/proc/cpuinfo').read_text().splitlines())
     return {'processor': model, 'cores': os.cpu_count(), 'virtual': virtual,
             'memory_gib': round(psutil.virtual_memory().total / 2**30),
-            'disk': f'{mount.fstype} on {mount.device}',
+            'disk': f'{mount.fstype} on {mount.device}' if mount else 'a disk that is not told',
+            'system': platform.freedesktop_os_release().get('PRETTY_NAME', platform.system()),
             'kernel': '.'.join(platform.release().split('.')[:2]),
             'python': platform.python_version(),
             'python_optimized': '--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or ''),

@@ -23,7 +23,7 @@ def main() -> None:
         if not path.exists():
             return match.group(0)
         content = json.loads(path.read_text())
-        return before + (described(content) if area == 'machine' else table(content)) + after
+        return before + (described(content) if area.startswith('machine') else table(content)) + after
 
     PAGE.write_text(MARKED.sub(replaced, PAGE.read_text()))
 
@@ -43,7 +43,8 @@ def described(machine: dict[str, Any]) -> str:
     build = '' if machine['python_optimized'] else ' (built without profile-guided optimisation)'
     beside = ', everything measured at real-time priority' if machine['real_time_priority'] else ''
     return (f'A {kind} with {machine["cores"]} cores ({machine["processor"]}), {machine["memory_gib"]} GiB, '
-            f'logs on {machine["disk"]}, Linux {machine["kernel"]}, Python {machine["python"]}{build}; '
+            f'logs on {machine["disk"]}, {machine["system"]}, '
+            f'Linux {machine["kernel"]}, Python {machine["python"]}{build}; '
             f'load average {machine["load_average"]} at the end of the run{beside}.\n')
 
 
