@@ -179,9 +179,16 @@ def machine() -> dict[str, Any]:
             'system': platform.freedesktop_os_release().get('PRETTY_NAME', platform.system()),
             'kernel': '.'.join(platform.release().split('.')[:2]),
             'python': platform.python_version(),
-            'python_optimized': '--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or ''),
+            'python_optimized': _python_optimized(),
             'load_average': round(os.getloadavg()[0], 1),
             'real_time_priority': os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)}
+
+
+def _python_optimized() -> bool:
+    """Return whether this Python was built with profile-guided optimisation."""
+    # Debian and Ubuntu call `make profile-opt` themselves (debian/rules of python3.12), without the flag.
+    return sys.base_prefix == '/usr' or '--enable-optimizations' in (
+        sysconfig.get_config_var('CONFIG_ARGS') or '')
 
 
 @contextmanager
