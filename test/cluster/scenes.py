@@ -45,10 +45,11 @@ def half_stored(*names: str) -> tuple[Group, Entry]:
     return group, entry
 
 
-def read_beside_a_follower() -> None:
+def read_beside_a_follower() -> tuple[int, int]:
     """
     Read where a follower has committed an entry by itself, and its leader does not know yet.
 
+    Return at which index the read is answered, and that of the entry.
     Raise Violation where the read does not see it; else the leader commits it with another follower.
     """
     group, entry = half_stored('a', 'b', 'c')
@@ -71,3 +72,4 @@ def read_beside_a_follower() -> None:
     (_, index), = reads
     if index < entry.index:
         raise Violation(f'a read at {index} misses what was committed at {entry.index}')
+    return index, entry.index
